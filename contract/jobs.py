@@ -1,0 +1,99 @@
+"""Jobs: what a user asks a worker to do. Models and data are named by sha256 or id, never by path."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PlainSerializer, TypeAdapter, model_validator
+
+from sparring.contract.attacks import SUITES, AttackSpec, Knowledge, SuiteName
+from sparring.contract.base import Frozen
+from sparring.contract.threat import Threat
+
+Ref = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$|^(mdl|dat)_[0-9a-z]{20}$")]
+"""An id (`mdl_…`, `dat_…`) or the sha256 of what was uploaded; with a sha256 the newest upload of those bytes is meant."""
+
+Seconds = Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Rows = Annotated[int, Field(ge=1)]
+Where = Literal["auto", "cpu", "gpu"]
+"""`auto`: a GPU worker when one is alive, else any."""
+
+
+def _fits(attack: AttackSpec, threat: Threat, where: str) -> None:
+    if threat.norm not in attack.norms:
+        known = ", ".join(attack.norms)
+        raise ValueError(f"{where}: {attack.kind} is not defined for norm {threat.norm} (it knows {known})")
+
+
+class Evaluate(Frozen):
+    """How robust is this model on this data?"""
+
+    kind: Literal["evaluate"] = "evaluate"
+    model: Ref
+    data: Ref
+    threats: Annotated[tuple[Threat, ...], Field(min_length=1, max_length=100)]
+    attacks: Annotated[tuple[AttackSpec, ...], Field(max_length=100)] = ()
+    """Attacks to run; a job has either these or a suite. With neither it runs the suite `quick`."""
+    suite: SuiteName | None = None
+    knowledge: Annotated[frozenset[Knowledge], Field(min_length=1), PlainSerializer(sorted)] = frozenset({"white", "gray", "black"})
+    """What the attacker may know; attacks of a suite that need more are left out."""
+    rows: Rows | None = None
+    """Evaluate the first so many rows of the dataset; all unless given."""
+    seed: Seed = 0
+    timeout: Seconds = 6 * 3600
+    """Wall-clock seconds after which the job ends as timed_out."""
+    device: Where = "auto"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.attacks and self.suite:
+            raise ValueError("attacks and suite exclude each other: give one of them")
+        if len({(t.norm, t.radius, t.targeted) for t in self.threats}) < len(self.threats):
+            raise ValueError("threats: the same threat is listed twice")
+        for at, attack in enumerate(self.attacks):
+            if attack.knowledge not in self.knowledge:
+                raise ValueError(f"attacks.{at}: {attack.kind} needs {attack.knowledge}-box knowledge, which the job does not grant")
+            for threat in self.threats:
+                _fits(attack, threat, f"attacks.{at}")
+        for at, threat in enumerate(self.threats):
+            if not self.against(threat):
+                raise ValueError(f"threats.{at}: no attack of the suite is defined for norm {threat.norm} with this knowledge")
+        return self
+
+    def against(self, threat: Threat) -> tuple[AttackSpec, ...]:
+        """The attacks that are run against one threat, in their order."""
+        if self.attacks:
+            return self.attacks
+        _, attacks = SUITES[self.suite or "quick"]
+        return tuple(a for a in attacks if threat.norm in a.norms and a.knowledge in self.knowledge)
+
+
+class Craft(Frozen):
+    """Adversarial examples as a dataset to download: one attack, its full course on every row."""
+
+    kind: Literal["craft"] = "craft"
+    model: Ref
+    data: Ref
+    threat: Threat
+    attack: AttackSpec
+    rows: Rows | None = None
+    seed: Seed = 0
+    timeout: Seconds = 6 * 3600
+    device: Where = "auto"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _fits(self.attack, self.threat, "attack")
+        return self
+
+    @property
+    def threats(self) -> tuple[Threat, ...]:
+        """The one threat, in the shape of an evaluation's."""
+        return (self.threat,)
+
+    def against(self, threat: Threat) -> tuple[AttackSpec, ...]:
+        """The one attack."""
+        return (self.attack,)
+
+
+Job = Annotated[Evaluate | Craft, Field(discriminator="kind")]
+JOB: TypeAdapter[Evaluate | Craft] = TypeAdapter(Job)

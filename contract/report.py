@@ -1,0 +1,202 @@
+"""The robustness report. It holds counts; rates and intervals are computed from them."""
+
+from datetime import datetime
+from math import sqrt
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from sparring.contract.attacks import AttackSpec
+from sparring.contract.base import Frozen
+from sparring.contract.jobs import Job
+from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
+from sparring.contract.threat import Norm, Threat
+
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ROW_COLUMNS = ("row", "label", "clean_prediction", "norm", "eps", "broken", "broken_by", "prediction", "distance", "queries")
+"""Columns of rows.csv and rows.parquet, in their order."""
+
+
+class Score(Frozen):
+    """`count` rows of `total` are right."""
+
+    count: Count
+    total: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Score":
+        if self.count > self.total:
+            raise ValueError(f"count {self.count} exceeds total {self.total}")
+        return self
+
+    @property
+    def rate(self) -> float:
+        """Fraction in [0, 1]; NaN of nothing."""
+        return self.count / self.total if self.total else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the rate, for rows drawn independently; (0, 1) of nothing."""
+        if not self.total:
+            return 0.0, 1.0
+        n, z = self.total, 1.959963984540054
+        centre = (self.rate + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * sqrt(self.rate * (1 - self.rate) / n + z * z / (4 * n * n))
+        return max(0.0, min(centre - half, self.rate)), min(1.0, max(centre + half, self.rate))
+
+
+class Finding(Frozen):
+    """Something the reader must know before believing a number."""
+
+    code: str
+    """Stable: `gradient_absent`, `not_deterministic`, `probabilities`, `chance_accuracy`, `rows_interact`, `nan_weights` …"""
+    message: str
+    hint: str = ""
+    evidence: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Trust(Frozen):
+    """How far the number of one threat may be believed, with the evidence."""
+
+    level: Literal["reliable", "unchecked", "suspect", "invalid"] = "unchecked"
+    evidence: tuple[Finding, ...] = ()
+
+
+class AttackResult(Frozen):
+    """What one attack did under one threat."""
+
+    name: str
+    """Unique among the attacks of the job: `pgd`, `pgd-2`; rows.csv's `broken_by` says it."""
+    attack: AttackSpec
+    robust: Score
+    """Rows still right after this attack: those it entered less those it broke, of all rows."""
+    entered: Count
+    """Rows it was tried on: those right at the start and not yet given up by an earlier attack of a cascade."""
+    broken: Count
+    first: Count
+    """Rows that no attack before it in the list had broken: its marginal gain."""
+    queries: Count
+    """Model evaluations of one input, all rows together."""
+    forwards: Count
+    """Rows passed forward through the model."""
+    backwards: Count
+    """Rows passed backward through the model."""
+    seconds: float
+    """Process seconds spent, summed over processes."""
+
+
+class ClassScore(Frozen):
+    """One class of the labels."""
+
+    label: Count
+    clean: Score
+    robust: Score
+    """Against the worst case of the threat this stands under."""
+
+
+class ThreatResult(Frozen):
+    """One threat: each attack, and the worst case over all of them, row by row."""
+
+    threat: Threat
+    each: tuple[AttackResult, ...]
+    worst: Score
+    """Rows that no attack broke."""
+    classes: tuple[ClassScore, ...]
+    median_distance: float | None = None
+    """Median of ||x' - x|| over rows broken by an attack, in the threat's norm; absent if there is none."""
+    trust: Trust = Trust()
+
+
+class CurvePoint(Frozen):
+    """Accuracy against eps: the worst case at this radius. eps 0 is the clean accuracy."""
+
+    norm: Norm
+    eps: float
+    robust: Score
+    targeted: bool = False
+
+
+class ModelFacts(Frozen):
+    """The model that was measured."""
+
+    id: str = ""
+    name: str
+    sha256: Sha256
+    format: ModelFormat
+    spec: ModelSpec
+    parameters: Count
+    input_shape: tuple[int, ...]
+    """Shape of one row as the data holds it."""
+    classes: Count
+
+
+class DataFacts(Frozen):
+    """The data it was measured on."""
+
+    id: str = ""
+    name: str
+    sha256: Sha256
+    format: DataFormat
+    spec: DataSpec
+    """As resolved: defaults filled in."""
+    shape: tuple[int, ...]
+    """Shape of the whole dataset, rows first."""
+    dtype: str
+    labelled: bool
+    """Without labels the model's own predictions on the clean rows serve as labels."""
+
+
+class Cost(Frozen):
+    """What the evaluation took."""
+
+    queries: Count
+    forwards: Count
+    backwards: Count
+    wall_seconds: float
+    attack_seconds: float
+    """Process seconds in attacks, summed over processes."""
+
+
+class Provenance(Frozen):
+    """All that is needed to tell the run again."""
+
+    sparring: str
+    python: str
+    torch: str
+    platform: str
+    device: str
+    """`cpu`, or the GPU by name."""
+    processor: str
+    processes: Count
+    threads: Count
+    """Threads of each process."""
+    tile: Count
+    """Rows of every pass; the last one is padded."""
+    rows_independent: bool
+    """A row's results were bit-equal whatever its neighbours, slot and order (probed on this model)."""
+    environment: dict[str, str]
+    """Variables that change arithmetic, such as MKL_CBWR."""
+    search: tuple[str, ...]
+    """What was done to the copy that is searched, such as `batch norm folded`; the judge is never changed."""
+    judge: str
+    """What decided each success."""
+    resumed: Count = 0
+    """Shards taken over from an attempt that was cut off."""
+    started: datetime
+    finished: datetime
+
+
+class Report(Frozen):
+    """What came of a job: counts, with all that is needed to believe and to repeat them."""
+
+    version: Literal[1] = 1
+    job: Job
+    model: ModelFacts
+    data: DataFacts
+    clean: Score
+    threats: tuple[ThreatResult, ...]
+    curve: tuple[CurvePoint, ...]
+    warnings: tuple[Finding, ...] = ()
+    cost: Cost
+    provenance: Provenance

@@ -1,0 +1,139 @@
+"""What the HTTP API answers with."""
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from sparring.contract.base import Frozen
+from sparring.contract.jobs import Job
+from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
+from sparring.contract.states import Progress, Reason, State
+
+Name = Annotated[str, Field(pattern=r"^[\w .+\-]{1,100}$")]
+"""Letters, digits, space and `. _ + -`, at most 100 characters."""
+
+
+class ModelInfo(Frozen):
+    """An uploaded model."""
+
+    id: str
+    name: str
+    sha256: str
+    size: int
+    """Bytes."""
+    format: ModelFormat
+    spec: ModelSpec
+    created: datetime
+
+
+class DatasetInfo(Frozen):
+    """An uploaded dataset."""
+
+    id: str
+    name: str
+    sha256: str
+    size: int
+    format: DataFormat
+    spec: DataSpec
+    created: datetime
+
+
+class ArtifactInfo(Frozen):
+    """A file a job left."""
+
+    name: str
+    sha256: str
+    size: int
+    media_type: str
+
+
+class JobInfo(Frozen):
+    """A job and where it stands."""
+
+    id: str
+    state: State
+    progress: Progress
+    attempt: int
+    reason: Reason | None = None
+    note: str = ""
+    """What keeps it from moving, such as `no live worker on sparring:cpu`."""
+    job: Job
+    key: str | None = None
+    """Idempotency key it was submitted under."""
+    created: datetime
+    started: datetime | None = None
+    finished: datetime | None = None
+    artifacts: tuple[ArtifactInfo, ...] = ()
+
+
+class EventInfo(Frozen):
+    """One thing that happened to a job; `id` grows, and is the SSE id."""
+
+    id: int
+    job: str
+    time: datetime
+    kind: Literal["state", "progress"]
+    state: State
+    attempt: int
+    progress: Progress
+    reason: Reason | None = None
+
+
+class WorkerInfo(Frozen):
+    """A worker that was seen lately."""
+
+    name: str
+    queues: tuple[str, ...]
+    host: str
+    pid: int
+    state: str
+    job: str | None = None
+    last_seen: datetime
+
+
+class KeyInfo(Frozen):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    created: datetime
+    last_used: datetime | None = None
+    expires: datetime | None = None
+
+
+class NewKey(KeyInfo):
+    """An API key at its creation: the only time its secret is shown."""
+
+    key: str
+
+
+class AttackInfo(Frozen):
+    """An attack of the contract: what it is, and the JSON Schema of its settings."""
+
+    kind: str
+    title: str
+    summary: str
+    paper: str
+    access: str
+    knowledge: str
+    norms: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+class SuiteInfo(Frozen):
+    """A pinned list of attacks."""
+
+    name: str
+    version: str
+    attacks: tuple[dict[str, Any], ...]
+
+
+T = TypeVar("T")
+
+
+class Page(Frozen, Generic[T]):
+    """One page of a list; `next_cursor` asks for the next one."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None = None

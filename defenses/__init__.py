@@ -1,0 +1,1 @@
+"""Retrain a model to withstand attacks. Pure torch; knows attacks and the contract."""

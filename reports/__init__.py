@@ -1,0 +1,1 @@
+"""Pure functions from a Report to pages and files. Knows the contract only."""

@@ -1,0 +1,1 @@
+"""The web side: REST API and embedded stack. Never loads torch."""

@@ -1,0 +1,1 @@
+"""What must last: artifacts, records, the queue. Knows the contract only."""

@@ -1,0 +1,1 @@
+"""One job in, one report out. Knows everything but service and client."""
