@@ -1,0 +1,100 @@
+"""Small models with known answers, and targets that watch what is asked of them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import random
+from sparring.attacks.access import Target
+from sparring.attacks.norms import Bounds, ball
+from sparring.attacks.problem import Goal, Problem
+from sparring.attacks.search import search_copy
+from sparring.contract.attacks import ATTACKS, PGD, AttackSpec
+
+EVERY = [(kind(), norm) for kind in ATTACKS for norm in kind.norms]
+"""Each attack of the contract with each norm it is defined for."""
+IDS = [f"{spec.kind}-{norm}" for spec, norm in EVERY]
+
+
+def sharp(spec: AttackSpec, eps: float) -> AttackSpec:
+    """Steps that come within 0.1 % of the best point of a ball on an affine model: 1 - cos of the angle left is 0.8^80 / 2."""
+    return PGD(steps=40, alpha=eps / 4) if isinstance(spec, PGD) else spec
+
+
+def target(model: nn.Module, tile: int = 16) -> Target:
+    model.eval()
+    return Target(model, search_copy(model)[0], tile)
+
+
+def problem(x: Tensor, labels: Tensor, norm: str, eps: float | Tensor, bounds: Bounds = None, *, stop: bool = True, targeted: bool = False,
+            seed: int = 0, first: int = 0) -> Problem:  # fmt: skip
+    radius = torch.as_tensor(eps, dtype=torch.float64).expand(len(x))
+    rows = torch.arange(first, first + len(x))
+    return Problem(Goal(labels, targeted), ball(norm, x, radius, bounds), random.keys(seed, rows), stop)
+
+
+class Affine(NamedTuple):
+    """Two classes, logits (0, w.x): the distance to the boundary is |w.x| over the dual norm of w."""
+
+    model: nn.Module
+    x: Tensor
+    labels: Tensor
+    distance: dict[str, Tensor]
+
+
+def affine(rows: int = 24, size: int = 12) -> Affine:
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(size, generator=generator)
+    x = torch.randn(rows, size, generator=generator)
+    model = nn.Linear(size, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.stack((torch.zeros(size), w)))
+    score = x.double() @ w.double()
+    dual = {"linf": w.double().abs().sum(), "l2": w.double().norm()}
+    return Affine(model, x, (score > 0).long(), {norm: score.abs() / size for norm, size in dual.items()})
+
+
+def cnn(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 5),
+    )
+
+
+def pictures(rows: int = 40, seed: int = 1) -> Tensor:
+    """Rows (B, 1, 8, 8) in [0, 1], corners of the box included."""
+    x = torch.rand(rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return x.where((x > 0.1) & (x < 0.9), x.round())
+
+
+class Spy:
+    """Counts what is asked, and refuses what was not declared."""
+
+    def __init__(self, inner: Target, access: str) -> None:
+        self.inner, self.access, self.asked = inner, access, 0
+
+    @property
+    def tile(self) -> int:
+        return self.inner.tile
+
+    def labels(self, x: Tensor) -> Tensor:
+        self.asked += len(x)
+        return self.inner.labels(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        assert self.access in ("score", "gradient"), "asked for scores without the right to them"
+        self.asked += len(x)
+        return self.inner.logits(x)
+
+    def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.access == "gradient", "asked for a gradient without the right to it"
+        self.asked += len(x)
+        return self.inner.slope(loss, x)

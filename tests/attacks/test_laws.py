@@ -1,0 +1,179 @@
+"""What holds of every attack of the contract. A new attack stands under these by being listed there."""
+
+import copy
+
+import pytest
+import torch
+from attacks.cases import EVERY, IDS, Spy, affine, cnn, pictures, problem, sharp, target
+from torch import nn
+
+from sparring.attacks import catalogue
+from sparring.contract.attacks import AttackSpec
+
+every = pytest.mark.parametrize(("spec", "norm"), EVERY, ids=IDS)
+
+
+@every
+@pytest.mark.parametrize("eps", [0.0, 1e-9, 0.03, 0.3, 2.0])
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), None], ids=["boxed", "free"])
+@pytest.mark.parametrize("stop", [True, False], ids=["verdict", "export"])
+def test_stays_in_ball_and_bounds_with_zero_slack(
+    spec: AttackSpec, norm: str, eps: float, bounds: tuple[float, float] | None, stop: bool
+) -> None:
+    model, x = cnn(), pictures()
+    labels = target(model).labels(x)
+    asked = problem(x, labels, norm, eps, bounds, stop=stop)
+    outcome = catalogue.run(spec, eps, target(model), asked)
+    delta = outcome.x.double() - x.double()
+    length = delta.flatten(1).abs().amax(1) if norm == "linf" else delta.flatten(1).norm(dim=1)
+    assert (length <= eps).all()
+    if bounds:
+        assert outcome.x.min() >= bounds[0]
+        assert outcome.x.max() <= bounds[1]
+    if eps == 0:
+        assert torch.equal(outcome.x, x)
+
+
+@every
+def test_far_from_the_origin_rounding_never_leaves_the_ball(spec: AttackSpec, norm: str) -> None:
+    x = pictures() * 4000 - 2000
+    asked = problem(x, torch.zeros(len(x), dtype=torch.int64), norm, 1e-3, None, stop=False)
+    outcome = catalogue.run(spec, 1e-3, target(cnn()), asked)
+    assert asked.ball.contains(outcome.x).all()
+
+
+@every
+def test_never_wins_inside_the_exact_distance(spec: AttackSpec, norm: str) -> None:
+    case = affine()
+    eps = case.distance[norm] * (1 - 1e-3)
+    outcome = catalogue.run(sharp(spec, float(eps.max())), float(eps.max()), target(case.model), problem(case.x, case.labels, norm, eps))
+    assert not outcome.success.any()
+
+
+@pytest.mark.parametrize(("spec", "norm"), [(s, n) for s, n in EVERY if s.converges])
+def test_always_wins_just_outside_the_exact_distance(spec: AttackSpec, norm: str) -> None:
+    case = affine()
+    for row in range(len(case.x)):
+        eps = float(case.distance[norm][row]) * (1 + 1e-3)
+        one = problem(case.x[row : row + 1], case.labels[row : row + 1], norm, eps)
+        assert catalogue.run(sharp(spec, eps), eps, target(case.model), one).success.all()
+
+
+@every
+@pytest.mark.parametrize("stop", [True, False], ids=["verdict", "export"])
+def test_success_is_what_a_fresh_pass_of_the_judge_says(spec: AttackSpec, norm: str, stop: bool) -> None:
+    model, x = cnn(), pictures()
+    labels = target(model).labels(x)
+    asked = problem(x, labels, norm, 0.4 if norm == "linf" else 2.0, (0.0, 1.0), stop=stop)
+    outcome = catalogue.run(spec, float(asked.ball.eps[0]), target(model), asked)
+    fresh = target(copy.deepcopy(model)).labels(outcome.x)
+    assert torch.equal(outcome.success, fresh != labels)
+    assert outcome.success.any() or not spec.converges
+
+
+@every
+@pytest.mark.parametrize("stop", [True, False], ids=["verdict", "export"])
+def test_no_row_looks_at_another(spec: AttackSpec, norm: str, stop: bool) -> None:
+    """Bit for bit, on a model whose arithmetic is exact in fp32: integer weights, inputs k/256."""
+    generator = torch.Generator().manual_seed(3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randint(-3, 4, parameter.shape, generator=generator))
+    x = torch.randint(0, 257, (50, 1, 4, 4), generator=generator) / 256
+    labels = target(model).labels(x)
+    eps = 0.125 if norm == "linf" else 0.5
+    whole = catalogue.run(spec, eps, target(model), problem(x, labels, norm, eps, (0.0, 1.0), stop=stop))
+    assert 0 < int(whole.success.sum()) < len(x) or not spec.converges
+    for tile, rows in ((16, torch.arange(49, -1, -1)), (16, torch.tensor([7])), (32, torch.arange(13, 50)), (64, torch.arange(50))):
+        part = catalogue.run(spec, eps, target(model, tile), problem(x, labels, norm, eps, (0.0, 1.0), stop=stop).select(rows))
+        assert torch.equal(part.success, whole.success[rows])
+        assert torch.equal(part.x, whole.x[rows])
+        assert torch.equal(part.queries, whole.queries[rows])
+
+
+@every
+def test_the_model_is_left_as_found(spec: AttackSpec, norm: str) -> None:
+    model, x = cnn(), pictures()
+    model[1].eval()
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    before = copy.deepcopy(model.state_dict())
+    modes, grads = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
+    watched = target(model)
+    modes = [m.training for m in model.modules()]
+    state = torch.get_rng_state()
+    catalogue.run(spec, 0.1, watched, problem(x, watched.labels(x), norm, 0.1, (0.0, 1.0)))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert modes == [m.training for m in model.modules()]
+    assert grads == [p.requires_grad for p in model.parameters()]
+    assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))
+    assert model[3].weight.grad is None
+
+
+@every
+@pytest.mark.parametrize("stop", [True, False], ids=["verdict", "export"])
+def test_every_query_is_counted_and_no_more_is_asked_than_declared(spec: AttackSpec, norm: str, stop: bool) -> None:
+    model, x = cnn(), pictures(50)
+    spy = Spy(target(model), spec.access)
+    labels = target(model).labels(x)
+    outcome = catalogue.run(spec, 0.2, spy, problem(x, labels, norm, 0.2, (0.0, 1.0), stop=stop))
+    assert int(outcome.queries.sum()) == spy.asked
+    assert (outcome.queries > 0).all()
+
+
+@every
+def test_same_seed_same_answer_and_another_seed_another(spec: AttackSpec, norm: str) -> None:
+    model, x = cnn(), pictures()
+    labels = target(model).labels(x)
+
+    def run(seed: int) -> torch.Tensor:
+        return catalogue.run(spec, 0.05, target(model), problem(x, labels, norm, 0.05, (0.0, 1.0), seed=seed, stop=False)).x
+
+    assert torch.equal(run(0), run(0))
+    if spec.kind != "fgsm":
+        assert not torch.equal(run(0), run(1))
+
+
+@every
+def test_a_targeted_success_is_the_target_class(spec: AttackSpec, norm: str) -> None:
+    model, x = cnn(), pictures()
+    wanted = (target(model).labels(x) + 1) % 5
+    asked = problem(x, wanted, norm, 1.0 if norm == "linf" else 5.0, (0.0, 1.0), targeted=True)
+    outcome = catalogue.run(spec, float(asked.ball.eps[0]), target(model), asked)
+    assert torch.equal(target(model).labels(outcome.x)[outcome.success], wanted[outcome.success])
+    assert outcome.success.any() or spec.kind != "pgd"
+
+
+@every
+def test_a_success_the_judge_refuses_is_none(spec: AttackSpec, norm: str) -> None:
+    """The search copy is another network altogether: whatever it claims, only the judge's word counts."""
+    x, judge = pictures(), cnn(0)
+    watched = target(judge)
+    watched.search = cnn(9).eval()
+    labels = watched.labels(x)
+    outcome = catalogue.run(spec, 0.3, watched, problem(x, labels, norm, 0.3, (0.0, 1.0)))
+    fresh = target(cnn(0)).labels(outcome.x) != labels
+    assert not (outcome.success & ~fresh).any()
+
+
+@every
+def test_a_constant_model_is_never_broken(spec: AttackSpec, norm: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    nn.init.zeros_(model[1].weight)
+    nn.init.zeros_(model[1].bias)
+    x = pictures(20)
+    outcome = catalogue.run(spec, 0.5, target(model), problem(x, torch.zeros(20, dtype=torch.int64), norm, 0.5, (0.0, 1.0)))
+    assert not outcome.success.any()
+
+
+@every
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 7), (3, 4, 2, 2)])
+def test_rows_of_any_shape(spec: AttackSpec, norm: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(shape).numel(), 2))
+    x = torch.rand(5, *shape)
+    labels = target(model).labels(x)
+    outcome = catalogue.run(spec, 3.0, target(model), problem(x, labels, norm, 3.0))
+    assert outcome.x.shape == x.shape
+    assert outcome.success.all() or not spec.converges

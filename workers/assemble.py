@@ -1,0 +1,354 @@
+"""From finished shards to the report and the files beside it."""
+
+import os
+import platform
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import sparring
+from sparring.contract.attacks import names
+from sparring.contract.report import (
+    AttackResult,
+    ClassScore,
+    Cost,
+    CurvePoint,
+    DataFacts,
+    Finding,
+    ModelFacts,
+    Provenance,
+    Report,
+    Score,
+    ThreatResult,
+    Trust,
+)
+from sparring.contract.runner import Order
+from sparring.contract.threat import Threat
+from sparring.reports.html import html
+from sparring.reports.markdown import markdown
+from sparring.reports.rows import Row, write_csv
+from sparring.workers.bench import Facts
+from sparring.workers.gallery import gallery
+from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
+from sparring.workers.spare import ARITHMETIC
+
+_SUSPECT = frozenset({"gradient_absent", "not_deterministic", "chance_accuracy", "refused_successes"})
+_PICTURES = 8
+
+
+class Run(NamedTuple):
+    """What the runner knows beside the shards."""
+
+    order: Order
+    facts: Facts
+    tile: int
+    processes: int
+    resumed: int
+    started: datetime
+    began: float
+    """time.monotonic() at the start."""
+
+
+class Results:
+    """All shards, small fields in memory in the order of the rows; witnesses stay on disk until they are written out."""
+
+    def __init__(self, shards: Sequence[Path], read: "Read") -> None:
+        """Gather; `read(path)` gives a shard."""
+        self._shards, self._read = shards, read
+        parts = [_small(read(path)) for path in shards]
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows)
+        self.rows = rows[order]
+        self.labels = np.concatenate([part.labels for part in parts])[order]
+        self.clean = np.concatenate([part.clean for part in parts])[order]
+        self.ended = tuple(_joined([part.ended[at] for part in parts], order) for at in range(len(parts[0].ended)))
+
+    def witnesses(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
+        """(threat, rows, x') of each shard, as stored."""
+        for path in self._shards:
+            shard = self._read(path)
+            for threat, ended in enumerate(shard.ended):
+                whole = len(ended.witness) == len(shard.rows)
+                yield threat, shard.rows if whole else shard.rows[ended.broken_by != UNBROKEN], ended.witness
+
+
+class Read:
+    """Reads shards of one plan back."""
+
+    def __init__(self, digest: str) -> None:
+        """Shards carry the plan's digest."""
+        self._digest = digest
+
+    def __call__(self, path: Path) -> Shard:
+        """The shard at `path`. Raises OSError when it is damaged."""
+        shard = load(path, self._digest)
+        if shard is None:
+            raise OSError(f"shard {path.name} cannot be read back")
+        return shard
+
+
+def _small(shard: Shard) -> Shard:
+    return shard._replace(ended=tuple(ended._replace(witness=ended.witness[:0]) for ended in shard.ended))
+
+
+def _joined(parts: Sequence[Ended], order: NDArray[np.int64]) -> Ended:
+    fields = ("broken_by", "prediction", "distance", "queries")
+    joined = {field: np.concatenate([getattr(part, field) for part in parts])[order] for field in fields}
+    tallies = tuple(Tally(*map(sum, zip(*each, strict=True))) for each in zip(*(part.tallies for part in parts), strict=True))
+    return Ended(**joined, witness=parts[0].witness, tallies=tallies)
+
+
+def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
+    """Write every file of the job into its folder; returns their names."""
+    out, results = Path(run.order.out), Results(shards, Read(digest))
+    with (out / "rows.csv").open("w", newline="") as file:
+        write_csv(_rows(run, results), file)
+    _parquet(run, results, out / "rows.parquet")
+    _examples(results, out)
+    written = ["report.json", "report.html", "report.md", "rows.csv", "rows.parquet", "examples.npz"]
+    if run.order.job.kind == "craft":
+        _crafted(results, out)
+        written.append("crafted.npz")
+    report = _report(run, results)
+    (out / "report.json").write_text(report.model_dump_json(indent=1))
+    with np.load(out / "examples.npz") as examples:
+        pictures = gallery(run.order, report, examples, results.labels, results.clean, results.ended, results.rows, _PICTURES)
+    (out / "report.html").write_text(html(report, pictures))
+    (out / "report.md").write_text(markdown(report))
+    return tuple(written)
+
+
+def _report(run: Run, results: Results) -> Report:
+    order, facts = run.order, run.facts
+    total = len(results.rows)
+    right = results.clean == results.labels
+    findings = list(facts.findings)
+    if not facts.labelled:
+        findings.append(
+            Finding(
+                code="unlabelled",
+                message="The data have no labels: the model's own predictions on the clean rows serve as labels.",
+                hint="Clean accuracy is 100 % by definition; robust accuracy is the share of predictions that could not be changed.",
+            )
+        )
+    if refused := sum(tally.refused for ended in results.ended for tally in ended.tallies):
+        findings.append(
+            Finding(
+                code="refused_successes",
+                message=f"{refused} claimed successes did not hold when the judge looked again; they count as unbroken.",
+                hint="The model may answer differently each time; see other findings.",
+                evidence={"count": refused},
+            )
+        )
+    trust = Trust(
+        level="suspect" if any(found.code in _SUSPECT for found in findings) else "unchecked",
+        evidence=tuple(found for found in findings if found.code in _SUSPECT),
+    )
+    threats = tuple(
+        _threat_result(run, threat, ended, results.labels, right, trust)
+        for threat, ended in zip(order.job.threats, results.ended, strict=True)
+    )
+    tallies = [tally for ended in results.ended for tally in ended.tallies]
+    return Report(
+        job=order.job,
+        model=ModelFacts(
+            id=order.model.id,
+            name=order.model.name,
+            sha256=order.model.sha256,
+            format=order.model.format,
+            spec=order.model.spec,
+            parameters=facts.parameters,
+            input_shape=facts.shape[1:],
+            classes=facts.classes,
+        ),
+        data=DataFacts(
+            id=order.data.id,
+            name=order.data.name,
+            sha256=order.data.sha256,
+            format=order.data.format,
+            spec=facts.spec,
+            shape=facts.shape,
+            dtype=facts.dtype,
+            labelled=facts.labelled,
+        ),
+        clean=Score(count=int(right.sum()), total=total),
+        threats=threats,
+        curve=_curve(Score(count=int(right.sum()), total=total), threats),
+        warnings=tuple(findings),
+        cost=Cost(
+            queries=sum(tally.queries for tally in tallies),
+            forwards=sum(tally.forwards for tally in tallies),
+            backwards=sum(tally.backwards for tally in tallies),
+            wall_seconds=time.monotonic() - run.began,
+            attack_seconds=sum(tally.seconds for tally in tallies),
+        ),
+        provenance=_provenance(run),
+    )
+
+
+def _threat_result(
+    run: Run, threat: Threat, ended: Ended, labels: NDArray[np.int64], right: NDArray[np.bool_], trust: Trust
+) -> ThreatResult:
+    total = len(labels)
+    attacks = run.order.job.against(threat)
+    stands = ended.broken_by == UNBROKEN
+    each = tuple(
+        AttackResult(
+            name=name,
+            attack=attack,
+            robust=Score(count=tally.entered - tally.broken, total=total),
+            entered=tally.entered,
+            broken=tally.broken,
+            first=tally.first,
+            queries=tally.queries,
+            forwards=tally.forwards,
+            backwards=tally.backwards,
+            seconds=tally.seconds,
+        )
+        for name, attack, tally in zip(names(attacks), attacks, ended.tallies, strict=True)
+    )
+    classes = tuple(
+        ClassScore(
+            label=int(label),
+            clean=Score(count=int(right[labels == label].sum()), total=int((labels == label).sum())),
+            robust=Score(count=int(stands[labels == label].sum()), total=int((labels == label).sum())),
+        )
+        for label in np.unique(labels)
+    )
+    broken = ended.distance[ended.broken_by >= 0]
+    median = float(np.median(broken)) if len(broken) else None
+    worst = Score(count=int(stands.sum()), total=total)
+    return ThreatResult(threat=threat, each=each, worst=worst, classes=classes, median_distance=median, trust=trust)
+
+
+def _curve(clean: Score, threats: Sequence[ThreatResult]) -> tuple[CurvePoint, ...]:
+    """Per norm and kind of goal: the clean accuracy at 0, then the worst cases by growing eps."""
+    points = []
+    for norm, targeted in dict.fromkeys((result.threat.norm, result.threat.targeted) for result in threats):
+        own = [r for r in threats if (r.threat.norm, r.threat.targeted) == (norm, targeted)]
+        points.append(CurvePoint(norm=norm, eps=0.0, robust=clean, targeted=targeted))
+        points += [
+            CurvePoint(norm=norm, eps=r.threat.radius, robust=r.worst, targeted=targeted)
+            for r in sorted(own, key=lambda r: r.threat.radius)
+            if r.threat.radius > 0
+        ]
+    return tuple(points)
+
+
+def _provenance(run: Run) -> Provenance:
+    return Provenance(
+        sparring=sparring.__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        platform=platform.platform(),
+        device=run.facts.device,
+        processor=_processor(),
+        processes=run.processes,
+        threads=1,
+        tile=run.tile,
+        rows_independent=run.facts.independent,
+        environment={name: os.environ.get(name, "") for name in ARITHMETIC},
+        search=run.facts.search,
+        judge="the uploaded model in its own precision, one fresh forward pass per claimed success",
+        resumed=run.resumed,
+        started=run.started,
+        finished=datetime.now(UTC),
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _rows(run: Run, results: Results) -> Iterator[Row]:
+    for threat, ended in zip(run.order.job.threats, results.ended, strict=True):
+        by = dict(enumerate(names(run.order.job.against(threat)))) | {CLEAN: "clean", UNBROKEN: ""}
+        for at, row in enumerate(results.rows):
+            broken = int(ended.broken_by[at])
+            yield Row(
+                row=int(row),
+                label=int(results.labels[at]),
+                clean_prediction=int(results.clean[at]),
+                norm=threat.norm,
+                eps=threat.radius,
+                broken=int(broken != UNBROKEN),
+                broken_by=by[broken],
+                prediction=int(ended.prediction[at]),
+                distance=None if broken == UNBROKEN else float(ended.distance[at]),
+                queries=int(ended.queries[at]),
+            )
+
+
+def _parquet(run: Run, results: Results, path: Path) -> None:
+    import pyarrow  # here, because it starts threads
+    import pyarrow.parquet
+
+    columns = zip(*_rows(run, results), strict=True)
+    pyarrow.parquet.write_table(pyarrow.table(dict(zip(Row._fields, map(list, columns), strict=True))), path)
+
+
+def _examples(results: Results, out: Path) -> None:
+    """`row`, `threat`, `x` of every broken row, by threat and row. x' stands in units and layout of the data, float32."""
+    places: dict[tuple[int, int], int] = {}
+    for threat, ended in enumerate(results.ended):
+        for row in results.rows[ended.broken_by != UNBROKEN]:
+            places[threat, int(row)] = len(places)
+    shape = next((x.shape[1:] for _, _, x in results.witnesses()), ())
+    with _Npz(out / "examples.npz") as file:
+        file.add("row", np.array([row for _, row in places], dtype=np.int64))
+        file.add("threat", np.array([threat for threat, _ in places], dtype=np.int64))
+        x = file.large("x", (len(places), *shape))
+        for threat, rows, witness in results.witnesses():
+            for row, point in zip(rows, witness, strict=True):
+                if (place := places.get((threat, int(row)))) is not None:
+                    x[place] = point
+
+
+def _crafted(results: Results, out: Path) -> None:
+    """A dataset: `x` the strongest point found for every row, `y` the labels, in the order of the rows."""
+    shape = next(x.shape[1:] for _, _, x in results.witnesses())
+    with _Npz(out / "crafted.npz") as file:
+        file.add("y", results.labels)
+        x = file.large("x", (len(results.rows), *shape))
+        for _, rows, witness in results.witnesses():
+            x[np.searchsorted(results.rows, rows)] = witness
+
+
+class _Npz:
+    """An .npz whose large array is filled on disk, so that memory does not grow with the rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._large = path, path.with_suffix(".npy")
+        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._name = ""
+
+    def __enter__(self) -> "_Npz":
+        return self
+
+    def add(self, name: str, array: NDArray[np.int64]) -> None:
+        with self._zip.open(f"{name}.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, array, allow_pickle=False)
+
+    def large(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        self._name = name
+        if 0 in shape:
+            empty: NDArray[np.float32] = np.zeros(shape, dtype=np.float32)
+            np.save(self._large, empty)
+            return empty
+        return np.lib.format.open_memmap(self._large, mode="w+", dtype=np.float32, shape=shape)
+
+    def __exit__(self, *error: object) -> None:
+        self._zip.write(self._large, f"{self._name}.npy")
+        self._zip.close()
+        self._large.unlink()

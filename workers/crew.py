@@ -1,0 +1,182 @@
+"""Row processes: forked before anything is computed, one thread each; they load, look and attack. The runner only directs.
+
+On a GPU there is one of them.
+"""
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparring.contract.runner import Order
+from sparring.contract.states import Reason
+from sparring.workers import shard
+from sparring.workers.bench import Bench, Facts, open_bench, out_of_memory, pick
+from sparring.workers.errors import Refused
+from sparring.workers.preflight import preflight
+from sparring.workers.process import die_with_parent
+
+
+class Look(NamedTuple):
+    """Task: preflight at this tile. Answered by Facts."""
+
+    tile: int
+
+
+class Attack(NamedTuple):
+    """Task: one shard, to be saved at `path`. Answered by Row-attacks done on the way, and Saved."""
+
+    path: Path
+    plan: str
+    rows: NDArray[np.int64]
+    tile: int
+    facts: Facts
+
+
+class Advanced(NamedTuple):
+    """So many more row-attacks are done."""
+
+    more: int
+
+
+class Saved(NamedTuple):
+    """The shard is on disk."""
+
+
+class Trouble(NamedTuple):
+    """A task could not be done."""
+
+    reason: Reason
+    memory: bool = False
+    """Memory ran out: a smaller tile may do."""
+
+
+class CrewError(Exception):
+    """A row process reported trouble, or died."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        """Carry the trouble."""
+        super().__init__(trouble.reason.message)
+        self.trouble = trouble
+
+
+class _Member:
+    """What runs inside a row process."""
+
+    def __init__(self, order: Order, device: str) -> None:
+        self.order, self.device = order, pick(device)
+        self.bench: Bench | None = None
+        self.tile = 0
+
+    def do(self, task: Look | Attack, tell: Callable[[Any], None]) -> Facts | Saved:
+        if isinstance(task, Look):
+            facts, self.bench = preflight(self.order, self.device, task.tile)
+            self.tile = task.tile
+            return facts
+        if self.bench is None or self.tile != task.tile:
+            self.bench, self.tile = open_bench(self.order, self.device, task.tile, task.facts), task.tile
+        done = shard.attack_shard(self.order.job, self.bench, task.rows, lambda more: tell(Advanced(more)))
+        shard.save(task.path, done, task.plan)
+        return Saved()
+
+
+def _live(order: Order, device: str, wire: Connection, parent: int) -> None:
+    die_with_parent(parent)
+    torch.set_num_threads(1)
+    member = _Member(order, device)
+    while True:
+        task = wire.recv()
+        try:
+            wire.send(member.do(task, wire.send))
+        except Refused as refused:
+            wire.send(Trouble(refused.reason))
+        except Exception as error:
+            wire.send(_trouble(error))
+
+
+def _trouble(error: Exception) -> Trouble:
+    if out_of_memory(error):
+        hint = "Use a machine or GPU with more memory, or a smaller model."
+        return Trouble(Reason(code="out_of_memory", message="Memory ran out during the attack.", hint=hint), memory=True)
+    if isinstance(error, OSError) and error.errno == 28:
+        return Trouble(Reason(code="disk_full", message="The disk is full.", hint="Free some space in the data folder, then retry."))
+    traceback.print_exc()
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    message = f"The attack stopped on an unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    hint = "This is a fault of the service, not of the upload; please report it with the worker's log."
+    return Trouble(Reason(code="internal", message=message[:1000], hint=hint, detail=f"{Path(where.filename).name}:{where.lineno}"))
+
+
+class Crew:
+    """The row processes, seen from the runner."""
+
+    def __init__(self, order: Order, device: str, size: int) -> None:
+        """Fork them; nothing may have been computed before."""
+        context = multiprocessing.get_context("fork")
+        self._members: list[tuple[BaseProcess, Connection]] = []
+        for _ in range(size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_live, args=(order, device, theirs, os.getpid()), daemon=True)
+            process.start()
+            theirs.close()
+            self._members.append((process, ours))
+
+    def look(self, tile: int) -> Facts:
+        """Preflight, in the first process."""
+        (facts,) = [answer for answer in self.work([Look(tile)]) if isinstance(answer, Facts)]
+        return facts
+
+    def work(self, tasks: list[Look] | list[Attack]) -> Iterator[Facts | Advanced | Saved]:
+        """Give every process a task whenever it is free; yields the answers as they come.
+
+        Raises:
+            CrewError: a task met trouble, or a process died.
+        """
+        waiting: list[Look | Attack] = list(tasks)
+        busy: dict[Connection, BaseProcess] = {}
+        for process, wire in self._members[: len(waiting)]:
+            wire.send(waiting.pop(0))
+            busy[wire] = process
+        while busy:
+            for wire in [each for each in wait(list(busy)) if isinstance(each, Connection)]:
+                try:
+                    answer = wire.recv()
+                except (EOFError, ConnectionError):
+                    raise CrewError(_died(busy[wire])) from None
+                if isinstance(answer, Trouble):
+                    raise CrewError(answer)
+                yield answer
+                if isinstance(answer, Advanced):
+                    continue
+                if waiting:
+                    wire.send(waiting.pop(0))
+                else:
+                    del busy[wire]
+
+    def dismiss(self) -> None:
+        """End every process, at once."""
+        for process, wire in self._members:
+            process.kill()
+            process.join()
+            wire.close()
+
+
+def _died(process: BaseProcess) -> Trouble:
+    process.join(5)
+    if process.exitcode == -9:
+        message = "A row process was killed by the system, most likely because memory ran out."
+        hint = "Use a machine with more memory, or fewer processes."
+        return Trouble(
+            Reason(code="out_of_memory", message=message, hint="Use a machine with more memory, or fewer processes."), memory=True
+        )
+    message = f"A row process died with exit code {process.exitcode}."
+    hint = "The model may crash the runtime; look at the worker's log."
+    return Trouble(Reason(code="worker_lost", message=message, hint=hint))

@@ -1,0 +1,202 @@
+"""Before anything is attacked: refuse what cannot be measured, and warn of what would make the number wrong."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sparring.attacks.access import Target
+from sparring.attacks.losses import ce
+from sparring.attacks.problem import Goal
+from sparring.attacks.search import search_copy
+from sparring.contract.report import Finding
+from sparring.contract.runner import Order
+from sparring.workers import datasets
+from sparring.workers.bench import Bench, Facts, first_pass, open_bench
+from sparring.workers.errors import Refused
+from sparring.workers.prepare import Prepared
+
+_SAMPLE = 256
+_STEADY = 1e-4
+"""Logits that move more than this between two passes are random (AutoAttack's own criterion)."""
+
+
+def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Bench]:
+    """Look before the leap.
+
+    Raises:
+        Refused: shape, classes, labels, non-finite numbers, data outside their bounds.
+    """
+    bench = open_bench(order, device, tile, None)
+    count = min(order.job.rows or len(bench.data), len(bench.data))
+    x = bench.rows(torch.arange(min(count, _SAMPLE)))
+    scores = first_pass(bench.target.verdict, x)
+    classes = _classes(order, scores)
+    datasets.check(bench.data, classes, count)
+    findings = list(bench.loaded.findings)
+    if _probabilities(scores):
+        bench.model.probabilities = True
+        search, bench.search = search_copy(bench.model)
+        bench.target = Target(bench.model, search, tile)
+        scores = bench.target.verdict(x)
+        findings.append(
+            Finding(
+                code="probabilities",
+                message="The model answers probabilities, not logits; their logarithm is attacked.",
+                hint="Export the model without its softmax: gradients through it can vanish.",
+            )
+        )
+    labels = scores.argmax(1) if bench.data.labels is None else torch.from_numpy(bench.data.labels[: len(x)].copy()).to(device)
+    findings += _steady(bench, x, scores)
+    findings += _gradient(bench, x, labels)
+    independent = _independent(bench.target, x, labels)
+    if not independent:
+        findings.append(
+            Finding(
+                code="rows_interact",
+                message="A row's result on this model depends, at least in its last bits, on the rows that share its pass.",
+                hint="Verdicts of rows close to the boundary may differ between runs of other shards or tiles.",
+            )
+        )
+    if bench.data.labels is not None:
+        findings += _chance(order, bench, x, scores, labels)
+    facts = Facts(
+        rows=count,
+        classes=classes,
+        shape=bench.data.shape,
+        dtype=bench.data.dtype,
+        labelled=bench.data.labels is not None,
+        spec=bench.data.spec,
+        parameters=bench.loaded.parameters,
+        probabilities=bench.model.probabilities,
+        independent=independent,
+        search=bench.search,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        findings=tuple(findings),
+    )
+    return facts, bench
+
+
+def _classes(order: Order, scores: Tensor) -> int:
+    classes = scores.shape[1]
+    declared = order.model.spec.classes
+    if declared is not None and declared != classes:
+        raise Refused(
+            "bad_model",
+            f"the model answers {classes} scores a row, but classes={declared} was declared",
+            hint="Correct the declaration, or upload the model that was meant.",
+            detail="shape_mismatch",
+        )
+    return classes
+
+
+def _probabilities(scores: Tensor) -> bool:
+    return bool(((scores >= 0) & (scores <= 1)).all()) and bool(((scores.sum(1) - 1).abs() < 1e-3).all())
+
+
+def _steady(bench: Bench, x: Tensor, scores: Tensor) -> Iterator[Finding]:
+    moved = max(float((bench.target.verdict(x) - scores).abs().max()) for _ in range(3))
+    if moved > _STEADY:
+        yield Finding(
+            code="not_deterministic",
+            message="The model answers differently each time it is asked the same.",
+            hint="Robust accuracy is overstated for such models unless attacks average over the randomness; export in evaluation mode.",
+            evidence={"largest_change_of_a_logit": moved},
+        )
+
+
+def _gradient(bench: Bench, x: Tensor, labels: Tensor) -> Iterator[Finding]:
+    part = x[: bench.target.tile]
+    goal = Goal(labels[: len(part)])
+    _, slope = bench.target.slope(lambda logits: ce(logits, goal), part)
+    absent = int((slope.flatten(1).abs().amax(1) == 0).sum())
+    if absent:
+        which = "does not reach the input at all" if absent == len(part) else f"is exactly zero on {absent} of {len(part)} rows"
+        yield Finding(
+            code="gradient_absent",
+            message=f"The gradient of the loss {which}: gradient attacks cannot work there.",
+            hint="Look for rounding, argmax, detach or quantisation in the model; only gradient-free attacks measure it.",
+            evidence={"rows_without_gradient": absent, "rows_looked_at": len(part)},
+        )
+
+
+def _independent(target: Target, x: Tensor, labels: Tensor) -> bool:
+    """Roll one tile and swap neighbours: a row's logits and gradient must not change by a bit."""
+    index = torch.arange(target.tile, device=x.device) % len(x)
+    tile, goal = x[index], labels[index]
+
+    def look(order: Tensor) -> tuple[Tensor, Tensor]:
+        here = Goal(goal[order])
+        logits, slope = target.slope(lambda z: ce(z, here), tile[order])
+        back = torch.argsort(order)
+        return logits[back], slope[back]
+
+    identity = torch.arange(target.tile, device=x.device)
+    logits, slope = look(identity)
+    for shift in (1, 3, target.tile // 2):
+        moved, sloped = look(identity.roll(shift))
+        if not (torch.equal(moved, logits) and torch.equal(sloped, slope)):
+            return False
+    alone = torch.cat((tile[:1], torch.zeros_like(tile[1:]) + tile[-1:]))
+    return torch.equal(target.logits(alone)[0], target.logits(tile)[0])
+
+
+def _chance(order: Order, bench: Bench, x: Tensor, scores: Tensor, labels: Tensor) -> Iterator[Finding]:
+    """Clean accuracy no better than guessing usually means that the input is read wrongly: say which reading does better."""
+    count, chance = len(x), 1 / scores.shape[1]
+    accuracy = float((scores.argmax(1) == labels).float().mean())
+    if count < 20 or accuracy > chance + 3 * (chance * (1 - chance) / count) ** 0.5:
+        return
+    best, name = max(((_accuracy(model, x, labels), name) for name, model in _readings(order, bench, x)), default=(0.0, ""))
+    better = best > accuracy + 0.15
+    yield Finding(
+        code="chance_accuracy",
+        message=f"Clean accuracy on the first {count} rows is {accuracy:.1%}, no better than guessing among {scores.shape[1]} classes.",
+        hint=f"Read as {name}, the same rows give {best:.1%}: declare that at upload."
+        if better
+        else "Check labels, bounds, mean, std and layout.",
+        evidence={"accuracy": accuracy, "chance": chance} | ({"better_reading": name, "accuracy_then": best} if better else {}),
+    )
+
+
+def _accuracy(model: torch.nn.Module, x: Tensor, labels: Tensor) -> float:
+    try:
+        with torch.no_grad():
+            return float((model(x).argmax(1) == labels).float().mean())
+    except (RuntimeError, ValueError, IndexError):
+        return 0.0  # a reading that does not even fit
+
+
+def _readings(order: Order, bench: Bench, x: Tensor) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Other ways to read the same rows, by name."""
+    model = bench.model
+
+    class Affine(torch.nn.Module):
+        def __init__(self, scale: Tensor | float, shift: Tensor | float = 0.0) -> None:
+            super().__init__()
+            self.scale, self.shift = scale, shift
+
+        def forward(self, rows: Tensor) -> Tensor:
+            scores: Tensor = model(rows * self.scale + self.shift)
+            return scores
+
+    if float(x.max()) > 1.5:
+        yield "values in [0, 1] (scale=1/255 = 0.00392157)", Affine(1 / 255)
+    else:
+        yield "values in 0..255 (scale=255 with bounds 0,255)", Affine(255.0)
+    yield "values in [-1, 1] (mean=0.5 std=0.5)", Affine(2.0, -1.0)
+    axis = x.dim() - 1 if bench.data.spec.layout == "NHWC" else 1
+    others = [at for at in range(x.dim()) if at != axis]
+    mean, std = x.mean(others, keepdim=True), x.std(others, keepdim=True).clamp_min(1e-6)
+    shown = ",".join(f"{value:.4g}" for value in mean.flatten()[:4].tolist())
+    spread = ",".join(f"{value:.4g}" for value in std.flatten()[:4].tolist())
+    yield f"normalised (mean={shown} std={spread}, as measured on these rows)", Affine(1 / std, -mean / std)
+    if x.dim() == 4:
+        for layout in ("NCHW", "NHWC"):
+            if layout == (bench.data.spec.layout or "NCHW"):
+                continue
+            try:
+                other = Prepared(bench.loaded, order.model.spec, bench.data.row_shape, layout)
+            except Refused:
+                continue
+            yield f"data layout {layout} (layout={layout})", other.to(x.device).eval()

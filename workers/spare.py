@@ -1,0 +1,84 @@
+"""The warm spare: a runner started ahead, with torch imported, that waits on a socket for one order.
+
+It is an exec'd interpreter with a clean environment: it holds no credentials and opens no connection. Whoever holds the other
+end of the socket owns it; when that end closes, the runner ends.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "PYTHONDONTWRITEBYTECODE")
+ARITHMETIC = {"MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""Makes a row's results independent of its place in a tile; recorded in every report."""
+_SPEED = {
+    # One thread per process: rows are spread over processes instead. The allocator keeps its memory, which matters most of all.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+@dataclass
+class Runner:
+    """A runner process and our end of its socket."""
+
+    pid: int
+    wire: socket.socket
+
+    def kill(self) -> None:
+        """End it now, with every process it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wire.close()
+
+
+def environment() -> dict[str, str]:
+    """What a runner inherits: no credentials, no addresses."""
+    return {name: os.environ[name] for name in _KEPT if name in os.environ} | ARITHMETIC | _SPEED
+
+
+class Stable:
+    """Keeps one spare runner ready, and reaps those that have ended. Used in a worker parent, which never computes."""
+
+    def __init__(self, device: str, processes: int) -> None:
+        """`device` is `auto`, `cpu` or `cuda:N`; `processes` the row processes of a CPU runner."""
+        self._command = [sys.executable, "-P", "-m", "sparring.workers.runner", "--device", device, "--processes", str(processes)]
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._spare: Runner | None = None
+
+    def ready(self) -> Runner:
+        """The spare; a new one if there is none or it has died."""
+        self._started = [process for process in self._started if process.poll() is None]
+        if self._spare and self._spare.pid not in (process.pid for process in self._started):
+            self._spare.wire.close()
+            self._spare = None
+        self._spare = self._spare or self._start()
+        return self._spare
+
+    def handed_over(self) -> None:
+        """The spare belongs to a horse now: let go of its socket and start the next one."""
+        if self._spare:
+            self._spare.wire.close()
+        self._spare = None
+        self.ready()
+
+    def _start(self) -> Runner:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [*self._command, "--wire", str(theirs.fileno())],
+                env=environment(),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        self._started.append(process)
+        return Runner(process.pid, ours)
