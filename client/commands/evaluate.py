@@ -1,0 +1,169 @@
+"""`sparring evaluate` and `sparring craft`: files or ids in, a report out."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparring.commands import options as o
+
+if TYPE_CHECKING:
+    from sparring.contract.jobs import Craft, Evaluate
+    from sparring.contract.specs import DataSpec, ModelSpec
+    from sparring.outputs import Output
+    from sparring.sdk import Client
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or the id or sha256 of an upload.", show_default=False)]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="A dataset file (.npz), or the id or sha256 of an upload.", show_default=False)]
+Norm = Annotated[str, typer.Option(help="Norm of every --eps: linf, l2, l1, l0.")]
+Eps = Annotated[list[str] | None, typer.Option(help="How far the attacker may go, 8/255 or 0.5; repeatable.", show_default=False)]
+Threats = Annotated[list[str] | None, typer.Option("--threat", help="A threat in one word, linf:8/255; repeatable.", show_default=False)]
+Targeted = Annotated[bool, typer.Option("--targeted", help="A row is broken only when it is taken for its target class.")]
+
+
+class _Sides:
+    """Model and data as the command line names them: each an id, or a file with what is declared about it."""
+
+    def __init__(self, model: str, data: str, model_spec: "ModelSpec | None", data_spec: "DataSpec | None") -> None:
+        from sparring.errors import UsageProblem
+        from sparring.parsing import reference
+
+        self.model, self.data = model, data
+        self.model_spec, self.data_spec = model_spec, data_spec
+        self.model_ref, self.data_ref = reference(model, "mdl"), reference(data, "dat")
+        for ref, declared, flags in (
+            (self.model_ref, model_spec, "--arch --mean --std --layout --classes"),
+            (self.data_ref, data_spec, "--bounds --scale --data-layout"),
+        ):
+            if ref and declared:
+                said = ", ".join(declared.model_fields_set)
+                raise UsageProblem(f"{ref} is uploaded already: its {said} cannot be declared now", f"Leave out {flags}, or give the file")
+
+    def upload(self, client: "Client") -> tuple[str, str]:
+        """Upload what is a file; the references of both."""
+        model = self.model_ref or client.models.upload(self.model, spec=self.model_spec).id
+        data = self.data_ref or client.datasets.upload(self.data, spec=self.data_spec).id
+        return model, data
+
+
+def _run(sides: _Sides, make: "Callable[[str, str], Evaluate | Craft]", wanted: "Sequence[Output]", device: str, as_json: bool) -> None:
+    from sparring import local, outputs, show
+    from sparring.progress import cancelled_if_interrupted, follow
+
+    with local.service("cpu" if device == "cpu" else "auto") as client:
+        job = client.jobs.submit(make(*sides.upload(client)))
+        with cancelled_if_interrupted(client, job.id):
+            ended = follow(client, job.id)
+        report = client.jobs.report(job.id)
+        outputs.write(client, ended, wanted)
+        if as_json:
+            typer.echo(report.model_dump_json(indent=2))
+        else:
+            show.report(report)
+            show.tell(f"\nreport: sparring report open {job.id}")
+
+
+def _job(kind: Any, **given: Any) -> "Callable[[str, str], Evaluate | Craft]":
+    """Makes the job once the uploads are known; whatever else is wrong with it is raised now."""
+    from sparring.parsing import made
+
+    def make(model: str, data: str) -> Any:
+        return made(kind, "", model=model, data=data, **{name: value for name, value in given.items() if value is not None})
+
+    make("0" * 64, "0" * 64)
+    return make
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    norm: Norm = "linf",
+    eps: Eps = None,
+    threat: Threats = None,
+    attack: Annotated[list[str] | None, typer.Option(help="An attack, pgd:steps=20,alpha=2/255; repeatable.", show_default=False)] = None,
+    suite: Annotated[str | None, typer.Option(help="A pinned list of attacks instead, such as quick.", show_default=False)] = None,
+    targeted: Targeted = False,
+    knowledge: Annotated[
+        list[str] | None, typer.Option(help="What the attacker may know: white, gray, black; all unless given.", show_default=False)
+    ] = None,
+    rows: o.Rows = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    timeout: o.Timeout = None,
+    output: o.Output = None,
+    as_json: o.Json = False,
+    arch: o.Arch = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    layout: o.Layout = None,
+    classes: o.Classes = None,
+    bounds: o.Bounds = None,
+    scale: o.Scale = None,
+    data_layout: o.DataLayout = None,
+) -> None:
+    """How robust is this model on this data?
+
+    Runs at SPARRING_URL, else on the stack of this machine, else on one started for the run.
+    Ends with 0 when there is a report, 2 when none could be made, 4 on bad usage.
+    """
+    from sparring import parsing
+    from sparring.contract.jobs import Evaluate
+    from sparring.contract.specs import DataSpec, ModelSpec
+    from sparring.outputs import outputs
+
+    wanted = outputs(output or ())
+    make = _job(
+        Evaluate,
+        threats=parsing.threats(norm, eps or (), threat or (), targeted),
+        attacks=tuple(map(parsing.attack, attack or ())),
+        suite=suite,
+        knowledge=knowledge or None,
+        rows=rows,
+        seed=seed,
+        device=device,
+        timeout=timeout,
+    )
+    model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
+    data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
+    _run(_Sides(model, data, model_spec, data_spec), make, wanted, device, as_json)
+
+
+def craft(
+    model: Model,
+    data: Data,
+    attack: Annotated[str, typer.Option(help="The attack, pgd:steps=20,alpha=2/255.", show_default=False)],
+    output: Annotated[list[Path], typer.Option("-o", "--output", help="Where the crafted dataset goes (.npz), and reports if wanted.")],
+    norm: Norm = "linf",
+    eps: Eps = None,
+    threat: Threats = None,
+    targeted: Targeted = False,
+    rows: o.Rows = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    timeout: o.Timeout = None,
+    as_json: o.Json = False,
+    arch: o.Arch = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    layout: o.Layout = None,
+    classes: o.Classes = None,
+    bounds: o.Bounds = None,
+    scale: o.Scale = None,
+    data_layout: o.DataLayout = None,
+) -> None:
+    """Adversarial examples as a dataset: one attack, its full course on every row."""
+    from sparring import parsing
+    from sparring.contract.jobs import Craft
+    from sparring.contract.specs import DataSpec, ModelSpec
+    from sparring.errors import UsageProblem
+    from sparring.outputs import outputs
+
+    wanted = outputs(output, crafting=True)
+    threats = parsing.threats(norm, eps or (), threat or (), targeted)
+    if len(threats) != 1:
+        raise UsageProblem(f"{len(threats)} threats are given, but examples are crafted within one", "Run the command once for each")
+    make = _job(Craft, threat=threats[0], attack=parsing.attack(attack), rows=rows, seed=seed, device=device, timeout=timeout)
+    model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
+    data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
+    _run(_Sides(model, data, model_spec, data_spec), make, wanted, device, as_json)

@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_UPLOAD_MODEL = "Declared about the model file"
+_UPLOAD_DATA = "Declared about the data file"
+
+Arch = Annotated[str | None, typer.Option(help="Architecture of bare weights: mlp, lenet5, cnn, resnet18.", rich_help_panel=_UPLOAD_MODEL)]
+Mean = Annotated[str | None, typer.Option(help="Subtracted from the input: 0.49,0.48,0.45.", rich_help_panel=_UPLOAD_MODEL)]
+Std = Annotated[str | None, typer.Option(help="Divides the centred input: 0.2,0.2,0.2.", rich_help_panel=_UPLOAD_MODEL)]
+Layout = Annotated[str | None, typer.Option(help="Order of axes the model expects: NCHW or NHWC.", rich_help_panel=_UPLOAD_MODEL)]
+Classes = Annotated[int | None, typer.Option(help="Number of classes, checked against the model's output.", rich_help_panel=_UPLOAD_MODEL)]
+
+Bounds = Annotated[str | None, typer.Option(help="Lowest and highest legal value, 0,1, or none.", rich_help_panel=_UPLOAD_DATA)]
+Scale = Annotated[float | None, typer.Option(help="Stored numbers are multiplied by this.", rich_help_panel=_UPLOAD_DATA)]
+DataLayout = Annotated[str | None, typer.Option(help="Order of axes in which rows are stored: NCHW or NHWC.", rich_help_panel=_UPLOAD_DATA)]
+
+Rows = Annotated[int | None, typer.Option(help="Only the first so many rows of the data.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
+Timeout = Annotated[int | None, typer.Option(help="Seconds after which the job is given up.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout and nothing else.")]
+Output = Annotated[
+    list[Path] | None,
+    typer.Option("-o", "--output", help="A file to write: .html .json .md .csv .parquet .npz; repeatable.", show_default=False),
+]

@@ -1,0 +1,52 @@
+"""`sparring report`: show, open, export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparring.commands import options as o
+
+app = typer.Typer(no_args_is_help=True, help="Reports: show, open, export.")
+
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)]
+
+
+@app.command("show")
+def show_report(job: Job, as_json: o.Json = False) -> None:
+    """The report as tables in the terminal."""
+    from sparring import local, show
+
+    with local.service() as client:
+        report = client.jobs.report(job)
+    typer.echo(report.model_dump_json(indent=2)) if as_json else show.report(report)
+
+
+@app.command("open")
+def open_report(job: Job) -> None:
+    """Download the report's page and open it in a browser."""
+    import tempfile
+
+    from sparring import local, show
+
+    folder = Path(tempfile.mkdtemp(prefix="sparring-"))
+    with local.service() as client:
+        page = client.jobs.artifact(job, "report.html", folder / "report.html")
+    show.tell(str(page))
+    typer.launch(page.as_uri())
+
+
+@app.command("export")
+def export_report(
+    job: Job,
+    output: Annotated[list[Path], typer.Option("-o", "--output", help="A file: .html .json .md .csv .parquet .npz; repeatable.")],
+) -> None:
+    """Write the report, its rows or its examples to files."""
+    from sparring import local
+    from sparring.outputs import outputs, write
+
+    wanted = outputs(output)
+    with local.service() as client:
+        found = client.jobs.get(job)
+        client.jobs.report(job)
+        write(client, found, outputs(output, crafting=found.job.kind == "craft") if wanted else wanted)

@@ -1,0 +1,69 @@
+"""Files a report is written to, by the suffix of their names; everything that can be wrong is found before any work."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sparring.contract.resources import JobInfo
+from sparring.errors import UsageProblem
+from sparring.sdk import Client
+from sparring.show import say
+
+_BY_SUFFIX = {
+    ".html": "report.html",
+    ".json": "report.json",
+    ".md": "report.md",
+    ".csv": "rows.csv",
+    ".parquet": "rows.parquet",
+    ".npz": "examples.npz",
+}
+
+
+class Output(NamedTuple):
+    """A file to write, and the job's file it is a copy of."""
+
+    path: Path
+    artifact: str
+
+
+def outputs(paths: Sequence[Path], *, crafting: bool = False) -> tuple[Output, ...]:
+    """What each `-o` asks for.
+
+    Args:
+        paths: as given.
+        crafting: an .npz means the crafted dataset, unless it is called examples.npz.
+
+    Raises:
+        UsageProblem: unknown suffix, no such folder, a folder in the way, not writable, the same file twice.
+    """
+    found: list[Output] = []
+    for path in paths:
+        artifact = _BY_SUFFIX.get(path.suffix.lower())
+        if artifact is None:
+            raise UsageProblem(
+                f"-o {path}: nothing is written as {path.suffix or 'a file without a suffix'}", f"Known are {', '.join(_BY_SUFFIX)}"
+            )
+        if crafting and artifact == "examples.npz" and path.name != "examples.npz":
+            artifact = "crafted.npz"
+        if not path.parent.is_dir():
+            raise UsageProblem(f"-o {path}: the folder {path.parent} does not exist", f"Make it first: mkdir -p {path.parent}")
+        if path.is_dir():
+            raise UsageProblem(f"-o {path}: this is a folder, not a file")
+        if not os.access(path.parent, os.W_OK):
+            raise UsageProblem(f"-o {path}: the folder {path.parent} cannot be written to")
+        if any(path.resolve() == other.path.resolve() for other in found):
+            raise UsageProblem(f"-o {path} is given twice")
+        found.append(Output(path, artifact))
+    return tuple(found)
+
+
+def write(client: Client, job: JobInfo, wanted: Sequence[Output]) -> None:
+    """Download each file that was asked for, and say where it lies; one that the job did not leave is told, not raised."""
+    left = {artifact.name for artifact in job.artifacts}
+    for path, artifact in wanted:
+        if artifact in left:
+            client.jobs.artifact(job.id, artifact, path)
+            say(f"wrote {path}")
+        else:
+            say(f"{path} is not written: the job left no {artifact}")

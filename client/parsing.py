@@ -1,0 +1,117 @@
+"""What a user writes on the command line, as objects of the contract; every error names what is wrong and what is known."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from sparring.contract.attacks import ATTACKS, AttackSpec
+from sparring.contract.jobs import Ref
+from sparring.contract.threat import Norm, Threat
+from sparring.errors import UsageProblem
+
+M = TypeVar("M", bound=BaseModel)
+
+KINDS = {attack.model_fields["kind"].default: attack for attack in ATTACKS}
+"""Attacks by the name they are asked for."""
+_REF = re.compile(get_args(Ref)[1].metadata[0].pattern)
+
+
+def _message(fault: Any) -> str:
+    given = fault["input"]
+    shown = f" (given {given!r})" if isinstance(given, (str, int, float)) and fault["type"] != "extra_forbidden" else ""
+    return str(fault["msg"]).removeprefix("Value error, ") + shown
+
+
+def made(kind: type[M], what: str, **given: Any) -> M:
+    """An object of the contract; UsageProblem with every fault, led by `what`."""
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            where = ".".join(str(part) for part in fault["loc"][:1])
+            faults.append(f"{where}: {_message(fault)}" if where else _message(fault))
+        raise UsageProblem("; ".join(f"{what}{': ' if what else ''}{fault}" for fault in faults)) from None
+
+
+def attack(text: str) -> AttackSpec:
+    """`pgd:steps=20,alpha=2/255` as an attack; settings left out stand at their defaults.
+
+    Raises:
+        UsageProblem: names the setting that is wrong, and lists those there are.
+    """
+    name, colon, rest = text.partition(":")
+    if name not in KINDS:
+        raise UsageProblem(f"--attack {text}: there is no attack {name!r}", f"Known are {', '.join(KINDS)}")
+    spec = KINDS[name]
+    known = [field for field in spec.model_fields if field != "kind"]
+    hint = f"{name} knows {', '.join(known)}; see `sparring attacks show {name}`"
+    given: dict[str, str] = {}
+    for part in rest.split(",") if colon else ():
+        setting, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise UsageProblem(f"--attack {text}: {part.strip()!r} is not of the form setting=value", hint)
+        if setting not in known:
+            raise UsageProblem(f"--attack {text}: {name} has no setting {setting!r}", hint)
+        if setting in given:
+            raise UsageProblem(f"--attack {text}: {setting} is given twice")
+        given[setting] = value
+    made_of: AttackSpec = made(spec, f"--attack {text}", **given)
+    return made_of
+
+
+def threat(text: str) -> Threat:
+    """`linf:8/255` or `linf:8/255:targeted` as a threat."""
+    norm, _, rest = text.partition(":")
+    eps, _, aim = rest.partition(":")
+    if not eps or aim not in ("", "targeted"):
+        raise UsageProblem(f"--threat {text} is not of the form norm:eps or norm:eps:targeted", "For example --threat linf:8/255")
+    return made(Threat, f"--threat {text}", norm=norm, eps=eps, targeted=bool(aim))
+
+
+def threats(norm: str, eps: Sequence[str], written: Sequence[str], targeted: bool) -> tuple[Threat, ...]:
+    """The threats of a job: one for each `--eps` in `--norm`, then each `--threat`."""
+    if norm not in get_args(Norm):
+        raise UsageProblem(f"--norm {norm}: there is no such norm", f"Known are {', '.join(get_args(Norm))}")
+    found = [made(Threat, f"--eps {radius}", norm=norm, eps=radius) for radius in eps] + [threat(text) for text in written]
+    if not found:
+        raise UsageProblem("How far may the attacker go? No --eps is given", "For example --norm linf --eps 8/255, or --threat linf:8/255")
+    return tuple(t.model_copy(update={"targeted": t.targeted or targeted}) for t in found)
+
+
+def spec(kind: type[M], **given: str | float | None) -> M | None:
+    """What flags declare about an upload; None when they declare nothing."""
+    declared = {name: value for name, value in given.items() if value is not None}
+    return made(kind, "", **declared) if declared else None
+
+
+def reference(text: str, prefix: str) -> str | None:
+    """The id or sha256 that `text` is; None when it is the name of a file there is.
+
+    Args:
+        text: what stands for the model or the dataset on the command line.
+        prefix: of ids of its kind, `mdl` or `dat`.
+
+    Raises:
+        UsageProblem: neither, or an id of the other kind.
+    """
+    file = Path(text)
+    if file.is_file():
+        return None
+    if not _REF.match(text):
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise UsageProblem(f"{text} {what}", f"Give a file, an id ({prefix}_…) or a sha256")
+    if text[3:4] == "_" and not text.startswith(prefix):
+        raise UsageProblem(f"{text} is not the id of a {'model' if prefix == 'mdl' else 'dataset'}", "The order is MODEL DATA")
+    return text
+
+
+def checked(kind: Any, given: str, what: str) -> Any:
+    """A single value of a closed set, such as a state; UsageProblem lists the set."""
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError:
+        raise UsageProblem(f"{what} {given}: there is no such thing", f"Known are {', '.join(get_args(kind))}") from None

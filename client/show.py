@@ -1,0 +1,143 @@
+"""Tables and lines on the terminal: data on stdout, everything else on stderr."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sparring.contract.jobs import Craft, Evaluate
+from sparring.contract.report import Report
+from sparring.contract.resources import AttackInfo, DatasetInfo, JobInfo, ModelInfo
+from sparring.reports import text
+
+WIDE = 200
+"""Columns of a table that goes into a file or a pipe."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where to print; what is no terminal gets long lines rather than broken ones."""
+    plain = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return plain if plain.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE)
+
+
+def say(line: str) -> None:
+    """One line on stderr, as it is."""
+    console(stderr=True).print(Text(text.visible(line)), soft_wrap=True)
+
+
+def tell(line: str) -> None:
+    """One line on stdout, as it is."""
+    console().print(Text(text.visible(line)), soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()) -> None:
+    """A table on stdout; the columns named in `numbers` stand to the right."""
+    made = Table(title=title or None, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in ("id", *numbers))
+    for row in rows:
+        made.add_row(*(Text(text.visible(str(cell))) for cell in row))
+    console().print(made)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Names and values on stdout, one to a line; empty values are left out."""
+    made = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in pairs:
+        if value not in (None, ""):
+            made.add_row(Text(name, style="dim"), Text(text.visible(str(value))))
+    console().print(made)
+
+
+def findings(report: Report) -> None:
+    """The warnings of a report on stdout, and what spoke against a number."""
+    for finding in (*report.warnings, *(found for result in report.threats for found in result.trust.evidence)):
+        console().print(
+            Text.assemble(("warning ", "bold yellow"), text.visible(f"{finding.message} {finding.hint}".strip())), soft_wrap=True
+        )
+
+
+def report(found: Report) -> None:
+    """A report on stdout: a headline for each threat, warnings, a table of attacks for each threat."""
+    for result in found.threats:
+        console().print(Text(text.headline(result, found.clean), style="bold"), soft_wrap=True)
+    for level in dict.fromkeys(result.trust.level for result in found.threats):
+        tell(text.TRUST[level])
+    if not found.data.labelled:
+        tell(text.UNLABELLED)
+    findings(found)
+    columns = ("attack", "robust accuracy", "rows", "entered", "broken", "first", "queries", "time", "settings")
+    for result in found.threats:
+        rows = [
+            (
+                each.name,
+                text.percent(each.robust),
+                text.fraction(each.robust),
+                *(text.number(count) for count in (each.entered, each.broken, each.first, each.queries)),
+                text.duration(each.seconds),
+                text.settings_text(each.attack, result.threat),
+            )
+            for each in result.each
+        ]
+        console().print()
+        worst = ("worst case", text.percent(result.worst), text.fraction(result.worst), "", "", "", "", "", "")
+        table(text.threat_text(result.threat), columns, [*rows, worst], columns[1:8])
+
+
+def uploads(found: Iterable[ModelInfo | DatasetInfo]) -> None:
+    """A table of models or datasets."""
+    rows = [(u.id, u.name, u.format, text.size(u.size), u.sha256[:12], f"{u.created:%Y-%m-%d %H:%M}") for u in found]
+    table("", ("id", "name", "format", "size", "sha256", "created"), rows, ("size",))
+
+
+def upload(found: ModelInfo | DatasetInfo) -> None:
+    """One model or dataset."""
+    declared = found.spec.model_dump_json(exclude_none=True)
+    pairs = [(name, getattr(found, name)) for name in ("id", "name", "sha256", "format")]
+    facts([*pairs, ("size", text.size(found.size)), ("declared", declared), ("created", found.created.isoformat(" ", "seconds"))])
+
+
+def _progress(job: JobInfo) -> str:
+    done = job.progress
+    return f"{done.phase} {done.done:,}/{done.total:,}".strip() if done.total else done.phase
+
+
+def jobs(found: Iterable[JobInfo]) -> None:
+    """A table of jobs."""
+    rows = [
+        (j.id, j.job.kind, j.state, _progress(j), j.attempt, f"{j.created:%Y-%m-%d %H:%M}", j.reason.message if j.reason else j.note)
+        for j in found
+    ]
+    table("", ("id", "kind", "state", "progress", "attempt", "created", "note"), rows, ("attempt",))
+
+
+def job(found: JobInfo) -> None:
+    """One job, with its settings and the files it left."""
+    asked: Evaluate | Craft = found.job
+    reason = found.reason
+    times = [(name, at.isoformat(" ", "seconds")) for name in ("created", "started", "finished") if (at := getattr(found, name))]
+    facts(
+        [
+            ("id", found.id),
+            ("kind", asked.kind),
+            ("state", found.state),
+            ("progress", _progress(found)),
+            ("note", found.note),
+            ("reason", f"{reason.message} ({reason.code}{' ' + reason.detail if reason.detail else ''})" if reason else ""),
+            ("what to do", reason.hint if reason else ""),
+            ("attempt", found.attempt),
+            ("key", found.key),
+            *times,
+            ("model", asked.model),
+            ("data", asked.data),
+            ("threats", ", ".join(map(text.threat_text, asked.threats))),
+            ("files", ", ".join(f"{a.name} ({text.size(a.size)})" for a in found.artifacts)),
+        ]
+    )
+
+
+def attacks(found: Iterable[AttackInfo]) -> None:
+    """A table of attacks."""
+    rows = [(a.kind, a.title, a.knowledge, a.access, ", ".join(a.norms), a.summary) for a in found]
+    table("", ("kind", "title", "knowledge", "needs", "norms", "what it does"), rows)

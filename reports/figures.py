@@ -1,0 +1,104 @@
+"""The drawings of a report: accuracy against eps as SVG, rows of image data as PNG. The only file that imports matplotlib."""
+
+import io
+import re
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
+from numpy.typing import NDArray
+from PIL import Image
+
+from sparring.reports.text import Curve
+
+_COLOURS = {"#010203": "--ink", "#010204": "--muted", "#010205": "--hairline", "#010206": "--accent"}
+"""Stand-ins that the page's own colours replace, so that one drawing serves light and dark."""
+_INK, _MUTED, _HAIRLINE, _ACCENT = _COLOURS
+
+_STYLE: dict[RcKeyType, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sparring",
+    "font.size": 9,
+    "text.color": _MUTED,
+    "axes.edgecolor": _HAIRLINE,
+    "axes.labelcolor": _MUTED,
+    "xtick.color": _HAIRLINE,
+    "ytick.color": _HAIRLINE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "grid.color": _HAIRLINE,
+    "grid.linewidth": 0.6,
+}
+
+
+def curve_svg(curve: Curve, ident: str) -> str:
+    """Draw one norm's accuracy against eps with its Wilson band, as an `<svg>` to stand inside a page.
+
+    Args:
+        curve: the points; those of no rows are left out.
+        ident: begins every id in the drawing, so that several fit in one page.
+
+    Returns:
+        The same bytes for the same points. Colours are the page's custom properties `--ink --muted --hairline --accent`.
+    """
+    points = [p for p in curve.points if p.robust.total]
+    eps = [p.eps for p in points]
+    rates = [100 * p.robust.rate for p in points]
+    with mpl.rc_context(_STYLE):
+        page = Figure(figsize=(4.2, 2.7), layout="constrained")
+        axes = page.add_subplot()
+        axes.fill_between(
+            eps, [100 * p.robust.interval[0] for p in points], [100 * p.robust.interval[1] for p in points], color=_ACCENT, alpha=0.16, lw=0
+        )
+        axes.plot(eps, rates, color=_ACCENT, linewidth=1.6, marker="o", markersize=4, clip_on=False)
+        axes.set(ylim=(0, 100), xlim=(0, None), xlabel=f"eps ({curve.title}), in units of the data", ylabel="accuracy, %")
+        axes.set_yticks(range(0, 101, 20))
+        axes.locator_params(axis="x", nbins=6)
+        axes.grid(axis="y")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0, pad=6)
+        file = io.StringIO()
+        page.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _for_page(file.getvalue(), curve, ident)
+
+
+def _for_page(svg: str, curve: Curve, ident: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    # As written the style speaks to every element of the page around it.
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{ident}-", svg)
+    svg = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1", svg)
+    for stand_in, name in _COLOURS.items():
+        svg = svg.replace(stand_in, f"var({name})")
+    label = f"Accuracy against eps, norm {curve.title}; the numbers stand in the table beside it."
+    opening = f'<svg role="img" aria-label="{label}" style="stroke-linejoin: round"'
+    return re.sub(r'<svg(?: (?:width|height)="[^"]*")*', opening, svg, count=1).strip()
+
+
+def picture_png(picture: NDArray[np.uint8]) -> bytes:
+    """A picture as PNG; the same bytes for the same picture.
+
+    Args:
+        picture: uint8, (H, W), (H, W, 1) for grey or (H, W, 3) for colour.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3)):
+        raise ValueError(f"a picture is uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not {picture.dtype} of {picture.shape}")
+    file = io.BytesIO()
+    Image.fromarray(picture.squeeze(2) if picture.ndim == 3 and picture.shape[2] == 1 else picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def amplified(delta: NDArray[Any], scale: float) -> NDArray[np.uint8]:
+    """A perturbation made visible: mid-grey (128) where nothing changed, black at -scale, white at +scale and beyond.
+
+    Args:
+        delta: x' - x in units of the data, any shape.
+        scale: the change that reads as full contrast, such as eps for linf or the largest change for l2; 0 gives all grey.
+    """
+    part = np.clip(np.asarray(delta, dtype=np.float64) / scale, -1, 1) if scale > 0 else np.zeros(np.shape(delta))
+    return np.clip(np.rint(128 + 128 * part), 0, 255).astype(np.uint8)

@@ -1,0 +1,85 @@
+"""A report as one self-contained page: no JavaScript, nothing fetched, everything a user wrote escaped."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sparring.contract.report import Report
+from sparring.reports import text
+from sparring.reports.figures import curve_svg
+
+_HERE = Path(__file__).parent
+_SAID = ("rate", "interval", "percent", "number", "fraction", "figure", "duration", "threat_text", "trust_text", "evidence_text")
+
+
+class Picture(NamedTuple):
+    """A broken row of image data, to be looked at. The three pictures are PNG files."""
+
+    row: int
+    label: int
+    threat: int
+    """Index among the job's threats."""
+    clean_prediction: int
+    prediction: int
+    broken_by: str
+    """Name of the attack that broke it."""
+    distance: float
+    """||x' - x|| in the threat's norm."""
+    original: bytes
+    perturbation: bytes
+    """x' - x, amplified; mid-grey is no change."""
+    adversarial: bytes
+
+
+def _unseen_shown(value: object) -> object:
+    return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(png).decode()}"
+
+
+def _environment() -> Environment:
+    page = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        finalize=_unseen_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page.filters |= {name: getattr(text, name) for name in _SAID}
+    page.filters["data_uri"] = _data_uri
+    page.globals |= {"settings_text": text.settings_text, "eps_text": text.eps_text}
+    return page
+
+
+def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
+    """The report as one HTML page that opens, mails, archives and prints anywhere.
+
+    Args:
+        report: the counts; every rate and interval in the page is computed from them.
+        pictures: broken rows to show; none for data that are not images.
+    """
+    drawn = [(curve, Markup(curve_svg(curve, f"curve-{at}"))) for at, curve in enumerate(text.curves(report))]
+    examples = [(result.threat, [p for p in pictures if p.threat == at]) for at, result in enumerate(report.threats)]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+            curves=drawn,
+            examples=[(threat, chosen) for threat, chosen in examples if chosen],
+            classes=text.class_rows(report.threats),
+            job=report.job.model_dump_json(indent=2),
+            command=text.command(report),
+            command_from_files=text.command_from_files(report),
+            unlabelled=text.UNLABELLED,
+        )
+    )

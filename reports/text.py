@@ -1,0 +1,257 @@
+"""The words and numbers of a report, as html, markdown and the terminal all say them."""
+
+import json
+import math
+import shlex
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from sparring.contract.attacks import PGD, AttackSpec
+from sparring.contract.jobs import Craft, Evaluate
+from sparring.contract.report import CurvePoint, Report, Score, ThreatResult, Trust
+from sparring.contract.threat import Norm, Threat
+
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+TRUST = {
+    "reliable": "Reliable: the masking checks found nothing that speaks against this number.",
+    "unchecked": (
+        "Unchecked: no masking checks were run beyond the preflight. A model that hides its gradients would look better here than it is."
+    ),
+    "suspect": "Suspect: a masking check speaks against this number; the true robust accuracy may be lower.",
+    "invalid": "Invalid: a masking check failed; this number must not be used.",
+}
+"""What each level of trust means, in a sentence."""
+
+UNLABELLED = (
+    "The data has no labels: the model's own predictions on the clean rows stand in for them, "
+    "so each rate says how often a prediction survives, not how often it is right."
+)
+
+
+def visible(text: str) -> str:
+    """Text with everything unseen (control, bidirectional and zero-width characters) written as an escape; newlines and tabs stay."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def rate(score: Score) -> str:
+    """`43.1 %`; `no rows` of nothing. Only a true 0 or 1 reads `0.0 %` or `100.0 %`."""
+    if not score.total:
+        return "no rows"
+    if score.count > 0 and score.rate < 0.0005:
+        return "<0.1 %"
+    if score.count < score.total and score.rate >= 0.9995:
+        return ">99.9 %"
+    return f"{100 * score.rate:.1f} %"
+
+
+def interval(score: Score) -> str:
+    """Wilson's 95 % interval in percent: `[40.0, 46.2]`."""
+    low, high = score.interval
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def percent(score: Score) -> str:
+    """Rate and interval: `43.1 % [40.0, 46.2]`; `no rows` of nothing."""
+    return f"{rate(score)} {interval(score)}" if score.total else rate(score)
+
+
+def number(count: int) -> str:
+    """A count with its thousands parted: `12,800`."""
+    return f"{count:,}"
+
+
+def fraction(score: Score) -> str:
+    """`431 of 1,000`."""
+    return f"{number(score.count)} of {number(score.total)}"
+
+
+def figure(value: float | None) -> str:
+    """A measured number to four digits; a dash where there is none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """`0.42 s`, `12.3 s`, `4 min 07 s` or `2 h 05 min`."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: `1.4 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def threat_text(threat: Threat) -> str:
+    """`linf 8/255`, or `l2 0.5, targeted`."""
+    return f"{threat.norm} {threat.eps}{', targeted' if threat.targeted else ''}"
+
+
+def trust_text(trust: Trust) -> str:
+    """The level of trust in a sentence."""
+    return TRUST[trust.level]
+
+
+def headline(result: ThreatResult, clean: Score) -> str:
+    """One threat in a line: worst-case robust accuracy, clean accuracy, trust."""
+    attacks = f"worst of {len(result.each)} attacks" if len(result.each) > 1 else "1 attack"
+    return (
+        f"robust accuracy {percent(result.worst)} under {threat_text(result.threat)} ({attacks}), "
+        f"clean accuracy {percent(clean)}, trust: {result.trust.level}"
+    )
+
+
+class Setting(NamedTuple):
+    """One setting of an attack."""
+
+    name: str
+    value: str
+    defaulted: bool
+    """It stands at the contract's default."""
+
+
+def settings(attack: AttackSpec, threat: Threat) -> tuple[Setting, ...]:
+    """Every setting of an attack under one threat, in the contract's order; a step size left open is worked out."""
+    found = []
+    for name, field in type(attack).model_fields.items():
+        if name == "kind":
+            continue
+        value = getattr(attack, name)
+        text = str(value)
+        if value is None:
+            derived = isinstance(attack, PGD) and name == "alpha"
+            text = f"{attack.step_size(threat.radius):.4g} (2.5 eps / steps)" if derived and isinstance(attack, PGD) else "not set"
+        found.append(Setting(name, text, value == field.default))
+    return tuple(found)
+
+
+def settings_text(attack: AttackSpec, threat: Threat) -> str:
+    """`set: steps 20; at default: restarts 1, start random`."""
+    parts = []
+    for label, defaulted in (("set", False), ("at default", True)):
+        chosen = [f"{s.name} {s.value}" for s in settings(attack, threat) if s.defaulted is defaulted]
+        if chosen:
+            parts.append(f"{label}: {', '.join(chosen)}")
+    return "; ".join(parts)
+
+
+def evidence_text(value: JsonValue) -> str:
+    """One piece of a finding's evidence on a line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+class Curve(NamedTuple):
+    """Accuracy against eps for one norm, from eps 0 (clean) up."""
+
+    norm: Norm
+    targeted: bool
+    points: tuple[CurvePoint, ...]
+
+    @property
+    def title(self) -> str:
+        """`linf`, or `linf, targeted`."""
+        return f"{self.norm}, targeted" if self.targeted else self.norm
+
+
+def curves(report: Report) -> tuple[Curve, ...]:
+    """The report's curve parted by norm and aim, each sorted by eps and beginning with the clean accuracy at eps 0."""
+    found: dict[tuple[Norm, bool], dict[float, CurvePoint]] = {}
+    for point in report.curve:
+        start = CurvePoint(norm=point.norm, eps=0.0, robust=report.clean, targeted=point.targeted)
+        found.setdefault((point.norm, point.targeted), {0.0: start})[point.eps] = point
+    return tuple(Curve(norm, targeted, tuple(by_eps[eps] for eps in sorted(by_eps))) for (norm, targeted), by_eps in found.items())
+
+
+def eps_text(point: CurvePoint, results: Iterable[ThreatResult]) -> str:
+    """A point's radius, with the ratio the user wrote for it if there is one: `8/255 = 0.03137`."""
+    here = (r.threat for r in results if (r.threat.norm, r.threat.radius) == (point.norm, point.eps))
+    written = next((str(threat.eps) for threat in here if isinstance(threat.eps, str)), "")
+    return f"{written} = {figure(point.eps)}" if written else figure(point.eps)
+
+
+class ClassRow(NamedTuple):
+    """One class under every threat; a score is missing where the class was not measured."""
+
+    label: int
+    clean: Score | None
+    robust: tuple[Score | None, ...]
+
+
+def class_rows(results: Sequence[ThreatResult]) -> tuple[ClassRow, ...]:
+    """The per-class scores of all threats beside each other, by label."""
+    by_threat = [{c.label: c for c in result.classes} for result in results]
+    labels = sorted({label for classes in by_threat for label in classes})
+    rows = []
+    for label in labels:
+        here = [classes.get(label) for classes in by_threat]
+        clean = next((c.clean for c in here if c is not None), None)
+        rows.append(ClassRow(label, clean, tuple(None if c is None else c.robust for c in here)))
+    return tuple(rows)
+
+
+def _attack_word(attack: AttackSpec) -> str:
+    chosen = [f"{name}={value}" for name, value in attack.model_dump(exclude_defaults=True).items() if name != "kind" and value is not None]
+    return f"{attack.kind}:{','.join(chosen)}" if chosen else attack.kind
+
+
+def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
+    for threat in job.threats:
+        yield from ("--threat", f"{threat.norm}:{threat.eps}{':targeted' if threat.targeted else ''}")
+    for attack in job.attacks if isinstance(job, Evaluate) else (job.attack,):
+        yield from ("--attack", _attack_word(attack))
+    if isinstance(job, Evaluate):
+        if job.suite:
+            yield from ("--suite", job.suite)
+        if job.knowledge != Evaluate.model_fields["knowledge"].default:
+            for known in sorted(job.knowledge):
+                yield from ("--knowledge", known)
+    if job.rows:
+        yield from ("--rows", str(job.rows))
+    yield from ("--seed", str(job.seed))
+    if job.device != "auto":
+        yield from ("--device", job.device)
+    if job.timeout != type(job).model_fields["timeout"].default:
+        yield from ("--timeout", str(job.timeout))
+
+
+def _upload_flags(report: Report) -> Iterable[str]:
+    model, data = report.model.spec, report.data.spec
+    if model.arch:
+        yield from ("--arch", model.arch)
+    for flag, channels in (("--mean", model.mean), ("--std", model.std)):
+        if channels:
+            yield from (flag, ",".join(map(repr, channels)))
+    if model.layout:
+        yield from ("--layout", model.layout)
+    if model.classes:
+        yield from ("--classes", str(model.classes))
+    if data.bounds is not None:
+        yield from ("--bounds", data.bounds if data.bounds == "none" else ",".join(map(repr, data.bounds)))
+    if data.scale:
+        yield from ("--scale", repr(data.scale))
+    if data.layout:
+        yield from ("--data-layout", data.layout)
+
+
+def command(report: Report) -> str:
+    """The `sparring` command that runs the job again where the uploads still are."""
+    return shlex.join(["sparring", report.job.kind, report.job.model, report.job.data, *_job_flags(report.job)])
+
+
+def command_from_files(report: Report) -> str:
+    """The `sparring` command that runs the job again from the files, wherever they are; their names are those they were uploaded under."""
+    files = (f"./{name}" if name.startswith("-") else name for name in (report.model.name, report.data.name))
+    return shlex.join(["sparring", report.job.kind, *files, *_upload_flags(report), *_job_flags(report.job)])

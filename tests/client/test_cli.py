@@ -1,0 +1,211 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sparring import cli
+from sparring.contract.report import Report
+from sparring.contract.states import Reason
+from sparring.storage import jobs
+from tests.client.conftest import FILES
+from tests.reports import factory
+
+SPARRING = Path(sys.executable).parent / "sparring"
+HEAVY = {"torch", "numpy", "fastapi", "rq", "redis", "sqlalchemy", "matplotlib"}
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def sparring(served, tmp_path, monkeypatch, capsys):
+    """`sparring("jobs", "list")` runs the command against the server, in this process because starting one takes long."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPARRING_KEY", served.key)
+    monkeypatch.setenv("COLUMNS", "200")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments, url=served.url):
+        monkeypatch.setenv("SPARRING_URL", url)
+        monkeypatch.setattr("sys.argv", ["sparring", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Done(ended.value.code or 0, out, err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys; sys.argv = ['sparring', '--help']\nfrom sparring.cli import main\ntry: main()\nfinally: print(sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.rpartition("[")[2].replace("'", "").strip("]\n").split(", "))
+    assert "sparring.cli" in loaded
+    assert not HEAVY & loaded
+
+
+@pytest.mark.parametrize("arguments", [("attacks", "list"), ("attacks", "show", "pgd"), ("suites", "list"), ("version",)])
+def test_what_needs_no_service_asks_none(sparring, arguments):
+    done = sparring(*arguments, url="http://127.0.0.1:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
+
+
+def test_evaluate_prints_the_headline_first_and_writes_the_files(sparring, files, worker, tmp_path):
+    worker()
+    outs = ("report.html", "report.json", "report.md", "rows.csv", "rows.parquet", "examples.npz")
+    done = sparring("evaluate", *files, "--eps", "8/255", "--attack", "pgd:steps=20", *(part for name in outs for part in ("-o", name)))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("robust accuracy 64.0 % [61.0, 66.9] under linf 4/255 (worst of 3 attacks), clean accuracy 91.2 %")
+    assert "no masking checks were run" in done.stdout
+    assert lines[-1].startswith("report: sparring report open job_")
+    for name in outs:
+        assert (tmp_path / name).read_bytes() == FILES[name]
+    assert "running: attack 50 %" in done.stderr
+    assert "wrote rows.csv" in done.stderr
+
+
+def test_evaluate_json_prints_the_report_and_nothing_else(sparring, files, worker, served):
+    worker()
+    flags = ("--mean", "0.5", "--std", "0.25", "--bounds", "0,1", "--rows", "10", "--seed", "3", "--targeted", "--suite", "quick")
+    done = sparring("evaluate", *files, "--eps", "0.1", "--eps", "0.2", "--threat", "l2:1", *flags, "--json")
+    assert Report.model_validate_json(done.stdout) == factory.report()
+    asked = jobs.list_jobs(served.engine, "default", limit=1, cursor=None).items[0].job
+    assert [(t.norm, t.eps, t.targeted) for t in asked.threats] == [("linf", 0.1, True), ("linf", 0.2, True), ("l2", 1.0, True)]
+    assert (asked.rows, asked.seed, asked.suite) == (10, 3, "quick")
+
+
+def test_evaluate_of_ids_uploads_nothing(sparring, files, worker, served):
+    model = json.loads(sparring("models", "push", files[0], "--json").stdout)
+    data = json.loads(sparring("datasets", "push", files[1], "--bounds", "none", "--json").stdout)
+    before = served.stored()
+    worker(files={"report.json": FILES["report.json"]})
+    done = sparring("evaluate", model["id"], f"sha256:{data['sha256']}", "--eps", "8/255", "-o", "examples.npz")
+    assert done.returncode == 0, done.stderr
+    assert len(served.stored()) == len(before) + 1
+    assert "examples.npz is not written: the job left no examples.npz" in done.stderr
+
+
+def test_a_job_that_fails_ends_with_2_and_says_why_and_what_to_do(sparring, files, worker):
+    worker(reason=Reason(code="bad_model", message="The model has no output.", hint="Export it again."))
+    done = sparring("evaluate", *files, "--eps", "8/255", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "failed: The model has no output. (bad_model)" in done.stderr
+    assert "Export it again." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--eps", "8/255", "--attack", "pgd:step=1"), "pgd has no setting 'step'"),
+        ((), "How far may the attacker go"),
+        (("--eps", "x"), "--eps x: eps: must be a number"),
+        (("--eps", "8/255", "-o", "report.pdf"), "nothing is written as .pdf"),
+        (("--eps", "8/255", "-o", "nowhere/report.html"), "does not exist"),
+        (("--eps", "8/255", "--suite", "quick", "--attack", "fgsm"), "exclude each other"),
+        (("--norm", "l2", "--eps", "1", "--attack", "fgsm"), "fgsm is not defined for norm l2"),
+        (("--eps", "1", "--eps", "1"), "the same threat is listed twice"),
+        (("--eps", "1", "--device", "tpu"), "device: Input should be"),
+        (("--eps", "1", "--bounds", "1,0"), "wrong way round"),
+        (("--eps", "1", "--rows", "many"), "rows"),
+        (("--eps", "1", "--frobnicate"), "--frobnicate"),
+    ],
+)
+def test_bad_usage_ends_with_4_before_any_work(sparring, files, served, arguments, said):
+    done = sparring("evaluate", *files, *arguments)
+    assert done.returncode == 4, done.stderr
+    assert said in done.stderr
+    assert served.stored() == []
+
+
+def test_declaring_anything_about_an_id_is_bad_usage(sparring, files):
+    done = sparring("evaluate", "mdl_" + "a" * 20, files[1], "--eps", "1", "--mean", "0.5")
+    assert done.returncode == 4
+    assert "its mean cannot be declared now" in done.stderr
+
+
+def test_an_unknown_id_and_a_service_that_is_away_end_with_2(sparring, free_port):
+    done = sparring("models", "show", "mdl_" + "a" * 20)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    away = sparring("models", "list", url=f"http://127.0.0.1:{free_port}")
+    assert away.returncode == 2
+    assert "cannot be reached" in away.stderr
+    assert "SPARRING_URL" in away.stderr
+
+
+def test_craft_asks_for_one_threat_and_writes_the_dataset(sparring, files, worker, tmp_path):
+    worker()
+    done = sparring("craft", *files, "--eps", "8/255", "--attack", "pgd", "-o", "hard.npz")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "hard.npz").read_bytes() == FILES["crafted.npz"]
+    assert sparring("craft", *files, "--eps", "1", "--eps", "2", "--attack", "pgd", "-o", "hard.npz").returncode == 4
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_cancels_its_job(served, files, number, code, eventually):
+    variables = {**os.environ, "SPARRING_URL": served.url, "SPARRING_KEY": served.key}
+    command = [SPARRING, "evaluate", *files, "--eps", "8/255"]
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        # The first line is told by the event stream: from then on the job is waited for.
+        first = process.stderr.readline()
+        while not first.startswith("queued\n"):
+            first = process.stderr.readline()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "cancelled job_" in err
+    assert jobs.list_jobs(served.engine, "default", limit=1, cursor=None).items[0].state == "cancelled"
+
+
+def test_jobs_and_reports_by_hand(sparring, files, worker, tmp_path, monkeypatch):
+    worker()
+    job = sparring("evaluate", *files, "--eps", "8/255").stdout.split()[-1]
+    assert f"{job}  evaluate  succeeded" in sparring("jobs", "list").stdout
+    assert job not in sparring("jobs", "list", "--state", "failed").stdout
+    assert "rows.csv (4 B)" in sparring("jobs", "show", job).stdout
+    assert json.loads(sparring("jobs", "show", job, "--json").stdout)["state"] == "succeeded"
+    assert "succeeded" in sparring("jobs", "watch", job).stdout
+    assert sparring("report", "show", job).stdout.startswith("robust accuracy 64.0 %")
+    assert sparring("report", "export", job, "-o", "again.csv").returncode == 0
+    assert (tmp_path / "again.csv").read_bytes() == FILES["rows.csv"]
+    opened = []
+    monkeypatch.setattr("typer.launch", opened.append)
+    page = Path(sparring("report", "open", job).stdout.strip())
+    assert page.read_bytes() == FILES["report.html"]
+    assert opened == [page.as_uri()]
+    assert sparring("jobs", "cancel", job).returncode == 2
+    assert sparring("jobs", "rm", job).returncode == 0
+    assert sparring("jobs", "show", job).returncode == 2
+
+
+def test_uploads_by_hand(sparring, files):
+    model = json.loads(sparring("models", "push", files[0], "--name", "mine", "--arch", "cnn", "--json").stdout)
+    assert (model["name"], model["spec"]["arch"]) == ("mine", "cnn")
+    assert model["id"] in sparring("models", "list").stdout
+    assert model["sha256"] in sparring("models", "show", model["id"]).stdout
+    data = json.loads(sparring("datasets", "push", files[1], "--json").stdout)
+    assert data["id"] in sparring("datasets", "list").stdout
+    for family, one in (("models", model), ("datasets", data)):
+        assert sparring(family, "rm", one["id"]).returncode == 0
+        assert sparring(family, "show", one["id"]).returncode == 2
+
+
+def test_hostile_text_of_a_service_does_not_reach_the_terminal(sparring, files, worker):
+    worker(reason=Reason(code="bad_model", message="\x1b[2J[red]x[/red]\u202e", hint="[bold]"))
+    done = sparring("evaluate", *files, "--eps", "8/255")
+    assert "\x1b" not in done.stderr
+    assert "\u202e" not in done.stderr
+    assert "[red]x[/red]" in done.stderr

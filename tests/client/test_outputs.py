@@ -1,0 +1,27 @@
+from pathlib import Path
+
+import pytest
+
+from sparring.errors import UsageProblem
+from sparring.outputs import outputs
+
+
+def test_the_suffix_says_what_is_written(tmp_path):
+    names = ["a.html", "b.JSON", "c.md", "d.csv", "e.parquet", "f.npz"]
+    found = outputs([tmp_path / name for name in names])
+    assert [o.artifact for o in found] == ["report.html", "report.json", "report.md", "rows.csv", "rows.parquet", "examples.npz"]
+    assert outputs([Path("x.npz"), Path("examples.npz")], crafting=True)[0].artifact == "crafted.npz"
+    assert outputs([tmp_path / "examples.npz"], crafting=True)[0].artifact == "examples.npz"
+
+
+def test_what_cannot_be_written_is_found_beforehand(tmp_path):
+    (tmp_path / "folder.html").mkdir()
+    for paths, said in (
+        (["report.pdf"], "nothing is written as .pdf"),
+        (["report"], "a file without a suffix"),
+        (["nowhere/report.html"], "does not exist"),
+        (["folder.html"], "this is a folder"),
+        (["a.html", "./a.html"], "given twice"),
+    ):
+        with pytest.raises(UsageProblem, match=said):
+            outputs([tmp_path / path for path in paths])
