@@ -31,7 +31,7 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
     count = min(order.job.rows or len(bench.data), len(bench.data))
     x = bench.rows(torch.arange(min(count, _SAMPLE)))
     scores = first_pass(bench.target.verdict, x)
-    classes = _classes(order, scores)
+    classes = scores.shape[1]
     datasets.check(bench.data, classes, count)
     findings = list(bench.loaded.findings)
     if _probabilities(scores):
@@ -75,19 +75,6 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
         findings=tuple(findings),
     )
     return facts, bench
-
-
-def _classes(order: Order, scores: Tensor) -> int:
-    classes = scores.shape[1]
-    declared = order.model.spec.classes
-    if declared is not None and declared != classes:
-        raise Refused(
-            "bad_model",
-            f"the model answers {classes} scores a row, but classes={declared} was declared",
-            hint="Correct the declaration, or upload the model that was meant.",
-            detail="shape_mismatch",
-        )
-    return classes
 
 
 def _probabilities(scores: Tensor) -> bool:

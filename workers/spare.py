@@ -29,14 +29,20 @@ _SPEED = {
 class Runner:
     """A runner process and our end of its socket."""
 
-    pid: int
+    process: subprocess.Popen[bytes]
     wire: socket.socket
+
+    @property
+    def pid(self) -> int:
+        """Also the id of its process group."""
+        return self.process.pid
 
     def kill(self) -> None:
         """End it now, with every process it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.wire.close()
+        self.process.wait()  # returns at once in a horse, whose child it is not
 
 
 def environment() -> dict[str, str]:
@@ -56,7 +62,7 @@ class Stable:
     def ready(self) -> Runner:
         """The spare; a new one if there is none or it has died."""
         self._started = [process for process in self._started if process.poll() is None]
-        if self._spare and self._spare.pid not in (process.pid for process in self._started):
+        if self._spare and self._spare.process not in self._started:
             self._spare.wire.close()
             self._spare = None
         self._spare = self._spare or self._start()
@@ -81,4 +87,4 @@ class Stable:
                 cwd="/",
             )
         self._started.append(process)
-        return Runner(process.pid, ours)
+        return Runner(process, ours)

@@ -1,0 +1,194 @@
+"""What preflight refuses, and what it warns of."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from workers.orders import digits, export, network, order, trained
+
+from sparring.contract.report import Finding
+from sparring.contract.runner import Order
+from sparring.contract.specs import DataSpec, ModelSpec
+from sparring.workers.errors import Refused
+from sparring.workers.preflight import preflight
+
+JOB = {"threats": [{"norm": "linf", "eps": 0.1}]}
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return trained(network())
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """As in a row process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def made(folder: Path, module: nn.Module, x: np.ndarray | None = None, *, row: tuple[int, ...] = (1, 8, 8), rows: int = 120,
+         spec: ModelSpec | None = None, meaning: DataSpec | None = None) -> Order:  # fmt: skip
+    images, labels = digits()
+    np.savez(folder / "data.npz", x=images[:rows] if x is None else x[:rows], y=labels[:rows])
+    return order(folder, export(module.eval(), folder / "model.pt2", row), folder / "data.npz", JOB, spec, meaning)
+
+
+def look(given: Order) -> list[Finding]:
+    return list(preflight(given, torch.device("cpu"), 64)[0].findings)
+
+
+def test_an_honest_model_raises_no_finding(model: nn.Module, tmp_path: Path) -> None:
+    assert look(made(tmp_path, model)) == []
+
+
+class Rounded(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.model(torch.round(x * 255) / 255)
+        return scores
+
+
+class Detached(Rounded):
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.model(x.detach())
+        return scores
+
+
+@pytest.mark.parametrize("wrap", [Rounded, Detached])
+def test_a_gradient_that_does_not_arrive(model: nn.Module, tmp_path: Path, wrap: type[Rounded]) -> None:
+    (found,) = look(made(tmp_path, wrap(model)))
+    assert found.code == "gradient_absent"
+    assert found.evidence["rows_without_gradient"] == found.evidence["rows_looked_at"] == 64
+
+
+def test_probabilities_are_recognised_and_their_logarithm_attacked(model: nn.Module, tmp_path: Path) -> None:
+    given = made(tmp_path, nn.Sequential(model, nn.Softmax(1)))
+    facts, bench = preflight(given, torch.device("cpu"), 64)
+    assert [found.code for found in facts.findings] == ["probabilities"]
+    x = bench.rows(torch.arange(5))
+    with torch.no_grad():
+        assert torch.allclose(bench.target.logits(x), model(x).log_softmax(1), atol=1e-4)
+
+
+def test_a_model_that_answers_differently_each_time(model: nn.Module, tmp_path: Path) -> None:
+    class Noisy(Rounded):
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.model(x + torch.randn_like(x) * 0.1)
+            return scores
+
+    assert "not_deterministic" in [found.code for found in look(made(tmp_path, Noisy(model)))]
+
+
+def named(found: list[Finding]) -> str:
+    (chance,) = [each for each in found if each.code == "chance_accuracy"]
+    assert chance.evidence["accuracy_then"] > chance.evidence["accuracy"]
+    return str(chance.evidence["better_reading"])
+
+
+def test_a_model_of_0_to_255_fed_0_to_1_is_told_so(tmp_path: Path) -> None:
+    class Bytes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = trained(network())
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.model(x / 255)
+            return scores
+
+    assert "0..255" in named(look(made(tmp_path, Bytes())))
+
+
+def test_a_model_of_0_to_1_fed_0_to_255_is_told_so(tmp_path: Path) -> None:
+    class Folded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x - 10 * torch.relu(x - 1)
+
+    given = made(tmp_path, trained(nn.Sequential(Folded(), *network())), meaning=DataSpec(scale=1.0, bounds=(0.0, 255.0)))
+    assert "[0, 1]" in named(look(given))
+
+
+def test_data_stored_nhwc_is_told_so_where_shapes_fit_either_way(tmp_path: Path) -> None:
+    """Eight channels of 8 x 8: nothing but the accuracy tells the layouts apart."""
+    images, labels = digits()
+    x = np.concatenate([np.roll(images, shift, axis=3) for shift in range(8)], axis=1)
+    net = nn.Sequential(nn.Conv2d(8, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10))
+    torch.manual_seed(0)
+    from sparring.defenses.fit import fit
+
+    list(fit(net, torch.from_numpy(x).float() / 255, torch.from_numpy(labels), epochs=8))
+    given = made(tmp_path, net, np.ascontiguousarray(x.transpose(0, 2, 3, 1)), row=(8, 8, 8))
+    assert "NHWC" in named(look(given))
+    (tmp_path / "declared").mkdir()
+    declared = made(
+        tmp_path / "declared", net, np.ascontiguousarray(x.transpose(0, 2, 3, 1)), row=(8, 8, 8), meaning=DataSpec(layout="NHWC")
+    )
+    assert look(declared) == []
+
+
+def test_normalisation_becomes_the_first_layer(tmp_path: Path) -> None:
+    net = trained(network(), scale=1 / 255 / 0.25)
+    facts, bench = preflight(made(tmp_path, net, spec=ModelSpec(mean=(0.0,), std=(0.25,))), torch.device("cpu"), 64)
+    assert facts.findings == ()
+    x = bench.rows(torch.arange(4))
+    with torch.no_grad():
+        assert torch.allclose(bench.target.verdict(x), net(x / 0.25), atol=1e-5)
+
+
+def test_axes_of_length_one_may_be_missing(model: nn.Module, tmp_path: Path) -> None:
+    assert look(made(tmp_path, model, digits()[0][:, 0])) == []
+
+
+def test_a_flat_model_reads_pictures(tmp_path: Path) -> None:
+    flat = trained(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    assert look(made(tmp_path, nn.Sequential(flat[1]), row=(64,))) == []
+
+
+def refused(given: Order) -> Refused:
+    with pytest.raises(Refused) as caught:
+        preflight(given, torch.device("cpu"), 64)
+    assert caught.value.reason.hint
+    return caught.value
+
+
+def test_shapes_that_do_not_fit_are_named(model: nn.Module, tmp_path: Path) -> None:
+    reason = refused(made(tmp_path, model, np.zeros((120, 1, 9, 9), dtype=np.uint8))).reason
+    assert (reason.code, reason.detail) == ("bad_model", "shape_mismatch")
+    assert "[1, 8, 8]" in reason.message
+    assert "[1, 9, 9]" in reason.message
+
+
+def test_a_colour_picture_in_nhwc_gets_the_hint(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    assert "layout=NHWC" in refused(made(tmp_path, net, np.zeros((120, 8, 8, 3), dtype=np.uint8), row=(3, 8, 8))).reason.hint
+
+
+def test_declared_classes_are_checked(model: nn.Module, tmp_path: Path) -> None:
+    assert "not 7 as declared" in refused(made(tmp_path, model, spec=ModelSpec(classes=7))).reason.message
+
+
+def test_wrong_number_of_channel_means(model: nn.Module, tmp_path: Path) -> None:
+    reason = refused(made(tmp_path, model, spec=ModelSpec(mean=(0.1, 0.2, 0.3)))).reason
+    assert "mean has 3 values" in reason.message
+
+
+def test_a_model_that_answers_nan(tmp_path: Path) -> None:
+    net = trained(network(), epochs=1)
+    with torch.no_grad():
+        net[6].bias[3] = float("nan")
+    assert refused(made(tmp_path, net)).reason.code == "bad_model"
+
+
+def test_values_outside_declared_bounds_name_the_row(model: nn.Module, tmp_path: Path) -> None:
+    x = digits()[0].astype(np.float32) / 255
+    x[77, 0, 1, 2] = 1.5
+    reason = refused(made(tmp_path, model, x, meaning=DataSpec(bounds=(0.0, 1.0)))).reason
+    assert (reason.code, reason.detail) == ("bad_data", "out_of_bounds")
+    assert "row 77" in reason.message

@@ -1,0 +1,220 @@
+"""A runner as a process: the files it leaves, and that kills, processes and re-runs change no bit of them."""
+
+import csv
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from workers.orders import gone, order, report, running, serve, talk, wait_for
+
+from sparring.contract.report import ROW_COLUMNS
+from sparring.contract.runner import Done, Failed, Told
+from sparring.contract.specs import ModelSpec
+from sparring.workers.models import load_model
+from workers import orders
+
+THREATS = [{"norm": "linf", "eps": 0.05}, {"norm": "linf", "eps": "8/255"}, {"norm": "l2", "eps": 0.5}]
+JOB = {"threats": THREATS, "attacks": [{"kind": "noise", "draws": 3}, {"kind": "pgd", "steps": 8, "restarts": 2}]}
+FILES = {"report.json", "report.html", "report.md", "rows.csv", "rows.parquet", "examples.npz"}
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model.pt2 and data.npz (300 rows of digits, uint8)."""
+    folder = tmp_path_factory.mktemp("uploads")
+    orders.export(orders.trained(orders.network()), folder / "model.pt2")
+    x, y = orders.digits()
+    np.savez(folder / "data.npz", x=x[:300], y=y[:300])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(uploads: Path, tmp_path_factory: pytest.TempPathFactory):
+    given = order(tmp_path_factory.mktemp("job"), uploads / "model.pt2", uploads / "data.npz", JOB)
+    last = serve(given)
+    assert isinstance(last, Done)
+    assert set(last.files) == FILES
+    return given
+
+
+def table(given) -> list[dict[str, str]]:
+    with (Path(given.out) / "rows.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_tell_every_row_under_every_threat(done) -> None:
+    rows = table(done)
+    assert tuple(rows[0]) == ROW_COLUMNS
+    assert len(rows) == 300 * len(THREATS)
+    assert sorted(int(row["row"]) for row in rows) == sorted(list(range(300)) * len(THREATS))
+    parquet = pyarrow.parquet.read_table(Path(done.out) / "rows.parquet").to_pylist()
+    assert [(row["row"], row["eps"], row["broken"], row["broken_by"]) for row in parquet] == [
+        (int(row["row"]), float(row["eps"]), int(row["broken"]), row["broken_by"]) for row in rows
+    ]
+
+
+def test_report_counts_what_the_rows_say(done) -> None:
+    rows, told = table(done), report(done)
+    for result in told.threats:
+        own = [row for row in rows if row["norm"] == result.threat.norm and float(row["eps"]) == result.threat.radius]
+        assert result.worst.count == sum(row["broken"] == "0" for row in own)
+        assert result.worst.total == len(own) == told.clean.total == 300
+        assert told.clean.count == sum(row["clean_prediction"] == row["label"] for row in own)
+        assert sum(result_.first for result_ in result.each) == sum(row["broken_by"] not in ("", "clean") for row in own)
+        assert all((row["broken_by"] == "clean") == (row["clean_prediction"] != row["label"]) for row in own)
+        assert all((row["prediction"] != row["label"]) == (row["broken"] == "1") for row in own)
+        assert sum(score.robust.count for score in result.classes) == result.worst.count
+        assert {each.name for each in result.each} == {"noise", "pgd"}
+    eps = [point.eps for point in told.curve if point.norm == "linf"]
+    assert eps == sorted(eps)
+    assert eps[0] == 0
+    assert told.provenance.rows_independent
+
+
+def test_every_example_is_a_break_for_whoever_looks(done) -> None:
+    """By a module loaded afresh, row by row, in float64, without the service."""
+    model = load_model(Path(done.model_path), "pt2", ModelSpec()).module
+    with np.load(done.data_path) as data, np.load(Path(done.out) / "examples.npz", allow_pickle=False) as examples:
+        rows, threats, x = examples["row"], examples["threat"], examples["x"]
+        clean, labels = data["x"].astype(np.float64) / 255, data["y"]
+    broken = {(int(row["row"]), row["norm"], float(row["eps"])) for row in table(done) if row["broken"] == "1"}
+    named = [report(done).threats[at].threat for at in threats]
+    assert {(int(row), threat.norm, threat.radius) for row, threat in zip(rows, named, strict=True)} == broken
+    with torch.no_grad():
+        assert (model(torch.from_numpy(x)).argmax(1).numpy() != labels[rows]).all()
+    assert x.min() >= 0
+    assert x.max() <= 1
+    for row, threat, point in zip(rows, named, x, strict=True):
+        delta = (point.astype(np.float64) - clean[row].astype(np.float32).astype(np.float64)).ravel()
+        assert (np.abs(delta).max() if threat.norm == "linf" else np.linalg.norm(delta)) <= threat.radius
+
+
+def same(one, other) -> None:
+    for name in ("rows.csv", "examples.npz"):
+        first, second = Path(one.out) / name, Path(other.out) / name
+        if name.endswith("npz"):
+            with np.load(first) as a, np.load(second) as b:
+                assert all(np.array_equal(a[field], b[field]) for field in ("row", "threat", "x"))
+        else:
+            assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_other_numbers_of_processes_change_no_bit(done, uploads: Path, tmp_path: Path, processes: int) -> None:
+    again = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", JOB)
+    assert isinstance(serve(again, processes), Done)
+    same(done, again)
+
+
+def test_killed_and_taken_up_again_changes_no_bit(done, uploads: Path, tmp_path: Path) -> None:
+    cut = order(tmp_path / "first", uploads / "model.pt2", uploads / "data.npz", JOB)
+    shards = Path(cut.out) / "shards"
+    with running(1) as runner:
+        for _ in talk(runner, cut):
+            if any(shards.glob("*.npz")):
+                break
+        os.killpg(runner.pid, signal.SIGKILL)
+    again = order(tmp_path / "second", uploads / "model.pt2", uploads / "data.npz", JOB)
+    shutil.copytree(shards, Path(again.out) / "shards")
+    assert isinstance(serve(again), Done)
+    assert report(again).provenance.resumed > 0
+    same(done, again)
+
+
+def test_damaged_and_foreign_shards_are_done_again(done, uploads: Path, tmp_path: Path) -> None:
+    again = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", JOB | {"seed": 1})
+    shutil.copytree(Path(done.out) / "shards", Path(again.out) / "shards")
+    assert isinstance(serve(again), Done)
+    assert report(again).provenance.resumed == 0
+    same_seed = order(tmp_path / "damaged", uploads / "model.pt2", uploads / "data.npz", JOB)
+    shutil.copytree(Path(done.out) / "shards", Path(same_seed.out) / "shards")
+    first, second, *_ = sorted((Path(same_seed.out) / "shards").iterdir())
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.write_bytes(content)
+    second.write_bytes(second.read_bytes()[:1000])
+    assert isinstance(serve(same_seed), Done)
+    assert report(same_seed).provenance.resumed == len(list((Path(done.out) / "shards").iterdir())) - 2
+    same(done, same_seed)
+
+
+def test_progress_grows_to_its_total(uploads: Path, tmp_path: Path) -> None:
+    given = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", {"threats": THREATS[:1], "rows": 200})
+    with running() as runner:
+        said = [message.progress for message in talk(runner, given) if isinstance(message, Told)]
+    done = [progress.done for progress in said if progress.phase == "attack"]
+    assert done == sorted(done)
+    assert done[-1] == said[-1].total == 200 * 3
+    assert {progress.phase for progress in said} == {"preflight", "attack", "report"}
+
+
+def test_craft_leaves_a_dataset(uploads: Path, tmp_path: Path) -> None:
+    job = {"kind": "craft", "threat": {"norm": "linf", "eps": 0.1}, "attack": {"kind": "pgd", "steps": 10}, "rows": 150}
+    given = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", job)
+    last = serve(given)
+    assert isinstance(last, Done)
+    assert set(last.files) == FILES | {"crafted.npz"}
+    with np.load(Path(given.out) / "crafted.npz") as crafted, np.load(given.data_path) as data:
+        x, y = crafted["x"], crafted["y"]
+        assert np.array_equal(y, data["y"][:150])
+        assert np.abs(x.astype(np.float64) - (data["x"][:150] / 255).astype(np.float32)).max() <= 0.1
+    told = report(given)
+    with torch.no_grad():
+        predictions = load_model(Path(given.model_path), "pt2", ModelSpec()).module(torch.from_numpy(x)).argmax(1).numpy()
+    assert int((predictions == y).sum()) == told.threats[0].worst.count < told.clean.count
+    assert told.threats[0].each[0].backwards >= told.clean.count * 10
+
+
+def test_a_targeted_break_reaches_its_target_in_the_ball(uploads: Path, tmp_path: Path) -> None:
+    job = {"threats": [{"norm": "linf", "eps": 0.3, "targeted": True}], "attacks": [{"kind": "pgd", "steps": 20}], "rows": 100}
+    given = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", job)
+    assert isinstance(serve(given), Done)
+    broken = [row for row in table(given) if row["broken_by"] == "pgd"]
+    assert broken
+    assert all(row["prediction"] != row["label"] for row in broken)
+
+
+def test_unlabelled_data_are_held_to_the_models_own_word(uploads: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=orders.digits()[0][:80])
+    given = order(tmp_path, uploads / "model.pt2", tmp_path / "x.npz", {"threats": THREATS[:1]})
+    assert isinstance(serve(given), Done)
+    told = report(given)
+    assert told.clean.count == told.clean.total == 80
+    assert [found.code for found in told.warnings] == ["unlabelled"]
+
+
+def test_a_refusal_is_told_with_code_and_hint(uploads: Path, tmp_path: Path) -> None:
+    x, y = orders.digits()
+    np.savez(tmp_path / "bad.npz", x=x[:10], y=y[:10] + 7)
+    last = serve(order(tmp_path, uploads / "model.pt2", tmp_path / "bad.npz", {"threats": THREATS[:1]}))
+    assert isinstance(last, Failed)
+    assert (last.reason.code, last.reason.detail) == ("bad_data", "labels_out_of_range")
+    assert last.reason.hint
+
+
+def test_a_runner_holds_no_credentials_and_ends_with_its_wire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARRING_KEY", "svc_secret")
+    monkeypatch.setenv("SPARRING_REDIS_URL", "redis://:secret@127.0.0.1/0")
+    with running() as runner:
+        environment = Path(f"/proc/{runner.pid}/environ").read_bytes()
+        assert b"secret" not in environment
+        assert b"SPARRING" not in environment
+        runner.wire.close()
+        wait_for(lambda: gone(runner.pid))
+
+
+def test_a_runner_at_work_ends_with_its_wire(uploads: Path, tmp_path: Path) -> None:
+    job = {"threats": THREATS[:1], "attacks": [{"kind": "pgd", "steps": 100_000}]}
+    with running() as runner:
+        for said in talk(runner, order(tmp_path, uploads / "model.pt2", uploads / "data.npz", job)):
+            if isinstance(said, Told) and said.progress.phase == "attack":
+                break
+        members = [int(pid) for pid in Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()]
+        assert members
+        runner.wire.close()
+        wait_for(lambda: all(gone(pid) for pid in [runner.pid, *members]))

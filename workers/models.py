@@ -1,0 +1,121 @@
+"""An uploaded model as a torch module: whatever its format, loaded as data, in evaluation mode, on the CPU, and tried once."""
+
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import torch
+
+from sparring.contract.report import Finding
+from sparring.contract.specs import Arch, ModelFormat, ModelSpec
+from sparring.workers import weights, zoo
+from sparring.workers.errors import Refused
+from sparring.workers.pt2.load import load_pt2
+from sparring.workers.pt2.mode import set_mode
+
+__all__ = ["Loaded", "load_model", "set_mode"]
+
+BATCHES = (1, 2, 5)
+"""Numbers of rows on which a model is tried."""
+LOGITS = "A classifier returns one tensor of logits of shape (rows, classes), with two classes or more."
+
+
+class Loaded(NamedTuple):
+    """A model ready to be asked."""
+
+    module: torch.nn.Module
+    """In evaluation mode, on the CPU, in the dtype it was uploaded in; set_mode switches it."""
+    input_shape: tuple[int, ...] | None
+    """Shape of one row, without the batch; None if the model does not fix it."""
+    parameters: int
+    """Numbers in its parameters; tied ones count once."""
+    findings: tuple[Finding, ...]
+    """What a reader of the report must know, such as `nan_weights`."""
+    dtype: torch.dtype
+    """Of the input it takes."""
+    classes: int
+    """Columns of its output."""
+
+
+def load_model(path: Path, format: ModelFormat, spec: ModelSpec) -> Loaded:
+    """Load and try an uploaded model. Nothing in the file is executed.
+
+    Raises Refused: bad_model or unsupported, with a finer code in `detail` (malformed, unsafe_format, unsupported_op,
+    shape_mismatch, static_batch, stateful, tensor_too_large, arch_missing, arch_refused …).
+    """
+    if format == "onnx":
+        hint = "Export the model as .pt2 with `sparring export`."
+        raise Refused("unsupported", "ONNX models cannot be evaluated yet", hint=hint, detail="format")
+    if format == "pt2":
+        return _graph(path, spec)
+    return _bare(path, format, spec)
+
+
+def _graph(path: Path, spec: ModelSpec) -> Loaded:
+    if spec.arch is not None:
+        hint = "Leave arch out: a .pt2 file holds its own graph."
+        raise Refused("bad_model", f"architecture {spec.arch!r} was given for a graph", hint=hint, detail="arch_refused")
+    read = load_pt2(path)
+    row = read.row if read.fixed else None
+    return _tried(read.module, row, read.row, read.dtype, spec, read.findings)
+
+
+def _bare(path: Path, format: ModelFormat, spec: ModelSpec) -> Loaded:
+    if spec.arch is None:
+        known = ", ".join(get_args(Arch))
+        hint = f"Name the architecture (arch: {known}), or export the model as a graph with `sparring export`."
+        raise Refused("bad_model", "the file holds weights but not what to do with them", hint=hint, detail="arch_missing")
+    state = weights.read_safetensors(path) if format == "safetensors" else weights.read_state_dict(path)
+    built = zoo.build(spec.arch, state)
+    dtype = next(iter(built.module.parameters())).dtype
+    return _tried(built.module.eval(), built.input_shape, built.example, dtype, spec, ())
+
+
+def _tried(
+    module: torch.nn.Module,
+    row: tuple[int, ...] | None,
+    example: tuple[int, ...],
+    dtype: torch.dtype,
+    spec: ModelSpec,
+    findings: tuple[Finding, ...],
+) -> Loaded:
+    """Ask the model for a few rows of zeros; what it answers must be logits."""
+    classes = _classes(module, example, dtype)
+    if spec.classes is not None and spec.classes != classes:
+        hint = "Correct the number of classes, or leave it out."
+        raise Refused("bad_model", f"the model has {classes} classes, not {spec.classes} as declared", hint=hint, detail="shape_mismatch")
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return Loaded(module, row, parameters, (*findings, *_nonfinite(module)), dtype, classes)
+
+
+def _classes(module: torch.nn.Module, row: tuple[int, ...], dtype: torch.dtype) -> int:
+    classes = set()
+    for batch in BATCHES:
+        with torch.no_grad():
+            try:
+                logits = module(torch.zeros((batch, *row), dtype=dtype))
+            except Refused:
+                raise
+            except Exception as error:  # what a model raises on zeros has no common class
+                reason = str(error).strip().split("\n")[0][:300]
+                message = f"the model fails on {batch} rows of zeros of shape {row}: {type(error).__name__}: {reason}"
+                hint = "Run it on batches of 1, 2 and 5 rows before uploading it."
+                raise Refused("bad_model", message, hint=hint, detail="graph_error") from error
+        if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
+            raise Refused("bad_model", "the model's output is no tensor of real numbers", hint=LOGITS, detail="shape_mismatch")
+        if logits.ndim != 2 or logits.shape[0] != batch or logits.shape[1] < 2:
+            message = f"the model answers {batch} rows with a tensor of shape {tuple(logits.shape)}"
+            raise Refused("bad_model", message, hint=LOGITS, detail="shape_mismatch")
+        classes.add(logits.shape[1])
+    if len(classes) > 1:
+        raise Refused("bad_model", "the number of classes changes with the batch", hint=LOGITS, detail="shape_mismatch")
+    return classes.pop()
+
+
+def _nonfinite(module: torch.nn.Module) -> list[Finding]:
+    """`nan_weights`, if there are any."""
+    bad = [name for name, tensor in module.state_dict().items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if not bad:
+        return []
+    message = f"{len(bad)} tensors of the model hold NaN or infinity, first {bad[0]}"
+    hint = "The training has diverged; attacks prove nothing."
+    return [Finding(code="nan_weights", message=message, hint=hint, evidence={"tensors": [*bad[:50]]})]
