@@ -1,0 +1,45 @@
+"""What storage refuses, in words a user can act on."""
+
+
+class StorageError(Exception):
+    """Anything storage refuses; its text is meant for the user."""
+
+
+class Missing(StorageError):
+    """There is no such thing in this project."""
+
+
+class InUse(StorageError):
+    """A job that is not final still needs it."""
+
+
+class KeyReused(StorageError):
+    """The idempotency key already stands for another job."""
+
+
+class NotFinal(StorageError):
+    """The job has not ended yet."""
+
+
+class AlreadyFinal(StorageError):
+    """The job has ended already."""
+
+
+class BadCursor(StorageError):
+    """The cursor of a list is not one that storage gave out."""
+
+
+class TooLarge(StorageError):
+    """More bytes than allowed."""
+
+
+class DigestMismatch(StorageError):
+    """The bytes that arrived are not those that were announced."""
+
+
+class Corrupt(StorageError):
+    """A stored blob is no longer what was stored."""
+
+
+class Full(StorageError):
+    """The disk is full."""

@@ -1,0 +1,143 @@
+"""Models and datasets: what was uploaded, and how it is to be read."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, RowMapping, Table, delete, insert, or_, select
+
+from sparring.contract.resources import DatasetInfo, ModelInfo, Page
+from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
+from sparring.storage.artifacts import Blob
+from sparring.storage.database import now, reading, writing
+from sparring.storage.errors import InUse, Missing
+from sparring.storage.ids import new_id
+from sparring.storage.pages import moment, page
+from sparring.storage.tables import datasets, jobs, models
+
+Info = TypeVar("Info", ModelInfo, DatasetInfo)
+
+
+def add_model(engine: Engine, *, project: str, name: str, blob: Blob, format: ModelFormat, spec: ModelSpec) -> ModelInfo:
+    """Records an upload whose blob is stored already."""
+    with writing(engine) as connection:
+        return model_info(_add(connection, models, new_id("mdl"), project, name, blob, format, spec))
+
+
+def add_dataset(engine: Engine, *, project: str, name: str, blob: Blob, format: DataFormat, spec: DataSpec) -> DatasetInfo:
+    """Records an upload whose blob is stored already."""
+    with writing(engine) as connection:
+        return dataset_info(_add(connection, datasets, new_id("dat"), project, name, blob, format, spec))
+
+
+def get_model(engine: Engine, project: str, ref: str) -> ModelInfo:
+    """A model by id, or the newest upload of the bytes with this sha256 (`sha256:` may stand before it). Raises Missing."""
+    with reading(engine) as connection:
+        return find_model(connection, project, ref)
+
+
+def get_dataset(engine: Engine, project: str, ref: str) -> DatasetInfo:
+    """A dataset by id, or the newest upload of the bytes with this sha256 (`sha256:` may stand before it). Raises Missing."""
+    with reading(engine) as connection:
+        return find_dataset(connection, project, ref)
+
+
+def list_models(engine: Engine, project: str, *, limit: int, cursor: str | None = None) -> Page[ModelInfo]:
+    """A page of models, newest first. Raises BadCursor."""
+    return _list(engine, models, project, model_info, limit, cursor)
+
+
+def list_datasets(engine: Engine, project: str, *, limit: int, cursor: str | None = None) -> Page[DatasetInfo]:
+    """A page of datasets, newest first. Raises BadCursor."""
+    return _list(engine, datasets, project, dataset_info, limit, cursor)
+
+
+def delete_model(engine: Engine, project: str, id: str) -> None:
+    """Forgets a model. Raises Missing, and InUse while a job that is not final refers to it."""
+    _delete(engine, models, project, id)
+
+
+def delete_dataset(engine: Engine, project: str, id: str) -> None:
+    """Forgets a dataset. Raises Missing, and InUse while a job that is not final refers to it."""
+    _delete(engine, datasets, project, id)
+
+
+def find_model(connection: Connection, project: str, ref: str) -> ModelInfo:
+    """`get_model` inside a transaction; in one that writes, the model cannot be deleted before its end."""
+    return model_info(_find(connection, models, project, ref))
+
+
+def find_dataset(connection: Connection, project: str, ref: str) -> DatasetInfo:
+    """`get_dataset` inside a transaction; in one that writes, the dataset cannot be deleted before its end."""
+    return dataset_info(_find(connection, datasets, project, ref))
+
+
+def model_info(row: RowMapping) -> ModelInfo:
+    """A row of `models`, in the contract's words."""
+    return ModelInfo(
+        id=row["id"],
+        name=row["name"],
+        sha256=row["sha256"],
+        size=row["size"],
+        format=row["format"],
+        spec=ModelSpec.model_validate_json(row["spec"]),
+        created=moment(row["created"]),
+    )
+
+
+def dataset_info(row: RowMapping) -> DatasetInfo:
+    """A row of `datasets`, in the contract's words."""
+    return DatasetInfo(
+        id=row["id"],
+        name=row["name"],
+        sha256=row["sha256"],
+        size=row["size"],
+        format=row["format"],
+        spec=DataSpec.model_validate_json(row["spec"]),
+        created=moment(row["created"]),
+    )
+
+
+def _add(
+    connection: Connection, table: Table, id: str, project: str, name: str, blob: Blob, format: str, spec: ModelSpec | DataSpec
+) -> RowMapping:
+    row = {"id": id, "project_id": project, "name": name, "sha256": blob.sha256, "size": blob.size, "format": format}
+    query = insert(table).values(**row, spec=spec.model_dump_json(), created=now()).returning(table)
+    return connection.execute(query).mappings().one()
+
+
+def _find(connection: Connection, table: Table, project: str, ref: str) -> RowMapping:
+    digest = ref.removeprefix("sha256:")
+    query = (
+        select(table)
+        .where(table.c.project_id == project, or_(table.c.id == ref, table.c.sha256 == digest))
+        .order_by(table.c.created.desc(), table.c.id.desc())
+        .limit(1)
+    )
+    if not connection.get_execution_options().get("reads", False):
+        query = query.with_for_update(read=True)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise _missing(table, ref)
+    return row
+
+
+def _list(engine: Engine, table: Table, project: str, build: Callable[[RowMapping], Info], limit: int, cursor: str | None) -> Page[Info]:
+    with reading(engine) as connection:
+        return page(connection, table, build, table.c.project_id == project, limit=limit, cursor=cursor)
+
+
+def _delete(engine: Engine, table: Table, project: str, id: str) -> None:
+    used = jobs.c.model_id if table is models else jobs.c.data_id
+    with writing(engine) as connection:
+        row = connection.execute(select(table.c.id).where(table.c.project_id == project, table.c.id == id).with_for_update()).first()
+        if row is None:
+            raise _missing(table, id)
+        job = connection.scalar(select(jobs.c.id).where(used == id, jobs.c.state.in_(["queued", "running"])).limit(1))
+        if job is not None:
+            raise InUse(f"{id} is needed by {job}, which has not ended: wait for it, or cancel it first")
+        connection.execute(delete(table).where(table.c.id == id))
+
+
+def _missing(table: Table, ref: str) -> Missing:
+    noun = "model" if table is models else "dataset"
+    return Missing(f"there is no {noun} {ref[:80]!r} in this project: upload it first, or list the {noun}s to find its id")
