@@ -71,15 +71,16 @@ def run(device: str, name: str | None, processes: int) -> None:
     """Serve jobs until told to stop."""
     settings = Settings()
     gpu = device.startswith("cuda") or (device == "auto" and has_gpu())
-    connection = queue.connect(settings.redis_url)
+    connection = queue.connect(settings.redis_url, blocking=True)
     names = [QUEUES["gpu"], QUEUES["cpu"]] if gpu else [QUEUES["cpu"]]
-    queues = [Queue(each, connection=connection, job_class=queue.SafeJob, serializer=JSONSerializer) for each in names]
+    queues = [queue.SafeQueue(each, connection=connection, job_class=queue.SafeJob, serializer=JSONSerializer) for each in names]
     options: dict[str, Any] = {"worker_ttl": queue.WORKER_TTL, "job_monitoring_interval": 5, "maintenance_interval": 60}
     worker = SparringWorker(
         queues,
         name=name or f"{socket.gethostname()}-{os.getpid()}",
         connection=connection,
         job_class=queue.SafeJob,
+        queue_class=queue.SafeQueue,
         serializer=JSONSerializer,
         **options,
     )

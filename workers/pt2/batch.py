@@ -14,6 +14,8 @@ from sparring.workers.pt2.shapes import ShapeRun, check_shapes, on_meta
 
 HINT = 'Export with a dynamic batch: torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},)).'
 ROWS = 5
+MAX_ROWS = 1024
+"""Largest batch at export that is tried: the original runs once at its own size."""
 TOLERANCE = 1e-4
 """Largest difference allowed between the freed graph and the original, relative to the largest output."""
 OTHER = 7
@@ -28,6 +30,9 @@ def free_batch(module: SwitchedGraph, size: int, row: tuple[int, ...], dtype: to
     A number may equal the batch by accident, so the result is compared, row by row, with what the graph computed at its
     own batch size. Raises Refused (`static_batch`) where they differ, or where other batches still fail.
     """
+    if size > MAX_ROWS:
+        message = f"the graph was exported for batches of {size}; at most {MAX_ROWS} can be freed"
+        raise Refused("bad_model", message, hint=HINT, detail="static_batch")
     check_shapes(module, row, dtype, batches=(size,))
     x = torch.rand((ROWS, *row), generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(dtype)
     with torch.no_grad():
