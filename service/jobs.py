@@ -1,0 +1,116 @@
+"""Jobs: taken on with 202, followed, cancelled, tried again, deleted."""
+
+from collections.abc import Collection
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi_problem.error import Problem
+from pydantic import Field
+
+from sparring.contract.jobs import Job
+from sparring.contract.resources import JobInfo, Page
+from sparring.contract.states import State
+from sparring.service.auth import Project
+from sparring.service.context import MAX_BODY, Context, Ctx
+from sparring.service.examples import JOBS
+from sparring.service.pages import Linking, PageQuery
+from sparring.service.problems import Fault, invalid
+from sparring.storage import jobs, queue, uploads
+from sparring.storage.errors import Missing
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+IdempotencyKey = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
+"""Up to 200 printable ASCII characters."""
+
+
+class JobQuery(PageQuery):
+    """Which jobs to list."""
+
+    key: IdempotencyKey | None = None
+    """Idempotency key it was submitted under; for jobs submitted by the queue that is the RQ id."""
+    state: State | None = None
+
+
+def _alive(context: Context) -> Collection[str] | None:
+    """Queues with a live worker; None when nobody can tell."""
+    try:
+        return queue.alive(context.redis)
+    except queue.Unreachable:
+        return None
+
+
+def _noted(job: JobInfo, alive: Collection[str] | None) -> JobInfo:
+    if alive is not None:
+        return jobs.with_note(job, alive)
+    if job.state != "queued":
+        return job
+    return job.model_copy(update={"note": "the queue cannot be reached; the job is kept and starts when it is back"})
+
+
+def _note(context: Context, job: JobInfo) -> JobInfo:
+    return _noted(job, _alive(context)) if job.state == "queued" else job
+
+
+def _unknown(context: Context, project: str, job: Job, missing: Missing) -> Problem:
+    """Says which of model and data is not there."""
+    faults = []
+    for pointer, find, ref in (("/model", uploads.get_model, job.model), ("/data", uploads.get_dataset, job.data)):
+        try:
+            find(context.engine, project, ref)
+        except Missing as error:
+            faults.append(Fault("body", pointer, str(error)))
+    return invalid(*faults or [Fault("body", "", str(missing))], code="unknown-reference")
+
+
+@router.post("", status_code=202, summary="Submit a job", max_body_size=MAX_BODY)
+def submit_job(
+    context: Ctx,
+    project: Project,
+    job: Annotated[Job, Body(openapi_examples=JOBS)],
+    response: Response,
+    idempotency_key: Annotated[IdempotencyKey | None, Header()] = None,
+) -> JobInfo:
+    """Takes the job on: from here on it will run, whatever happens to the queue.
+
+    With an `Idempotency-Key` that was used for the same job before, answers with that job; for another job, 422.
+    """
+    try:
+        accepted, _ = jobs.accept(context.engine, job, project=project, key=idempotency_key)
+    except Missing as missing:
+        raise _unknown(context, project, job, missing) from missing
+    response.headers["Location"] = f"/v1/jobs/{accepted.id}"
+    return _note(context, accepted)
+
+
+@router.get("", summary="All jobs")
+def list_jobs(context: Ctx, project: Project, query: Annotated[JobQuery, Query()], links: Linking) -> Page[JobInfo]:
+    """The newest first; of one idempotency key or in one state if asked."""
+    page = jobs.list_jobs(context.engine, project, limit=query.limit, cursor=query.cursor, key=query.key, state=query.state)
+    links.to_next(page)
+    alive = _alive(context) if any(job.state == "queued" for job in page.items) else ()
+    return Page(items=tuple(_noted(job, alive) for job in page.items), next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}", summary="One job")
+def get_job(context: Ctx, project: Project, job_id: str) -> JobInfo:
+    """Where it stands; `note` says what keeps a queued job waiting."""
+    return _note(context, jobs.get(context.engine, project, job_id))
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job")
+def cancel_job(context: Ctx, project: Project, job_id: str) -> JobInfo:
+    """A queued job ends at once, a running one at its worker's next sign of life; 409 when it has ended already."""
+    return jobs.cancel(context.engine, project, job_id)
+
+
+@router.post("/{job_id}/retry", summary="Try a job again")
+def retry_job(context: Ctx, project: Project, job_id: str) -> JobInfo:
+    """Queues a failed, cancelled or timed out job anew; 409 for any other."""
+    return _note(context, jobs.retry(context.engine, project, job_id))
+
+
+@router.delete("/{job_id}", status_code=204, summary="Delete a job")
+def delete_job(context: Ctx, project: Project, job_id: str) -> None:
+    """Forgets the job with its report; 409 while it is queued or running."""
+    jobs.delete(context.engine, project, job_id)

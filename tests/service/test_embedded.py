@@ -1,0 +1,127 @@
+"""The real stack, started as a user starts it."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+from .conftest import Eventually, npz, pt2
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "REDIS_URL" and not name.startswith("SPARRING_")}
+
+
+def command(data: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "sparring.service.embedded", "--data", str(data), "--port", "0", "--no-worker", *arguments]
+
+
+def children(pid: int) -> dict[str, int]:
+    """Live child processes by what they are."""
+    found = {}
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        line = Path(f"/proc/{child}/cmdline").read_bytes().decode()
+        found |= {name: child for name in ("redis-server", "service.api", "workers.dispatcher") if name in line}
+    return found
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@contextmanager
+def stack(data: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], httpx2.Client]]:
+    process = subprocess.Popen(
+        command(data, *arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    with process:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line, process.stderr and process.stderr.read()
+        told = json.loads(line)
+        assert json.loads((data / "stack.json").read_text()) == told
+        try:
+            with httpx2.Client(base_url=told["url"], headers={"Authorization": f"Bearer {told['key']}"}, timeout=30) as client:
+                yield process, client
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def refused(data: Path, *arguments: str, **environment: str) -> str:
+    """What a stack that cannot start says."""
+    ended = subprocess.run([*command(data), *arguments], capture_output=True, text=True, env=ENVIRONMENT | environment, timeout=120)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_a_stack_from_start_to_end(tmp_path: Path, eventually: Eventually) -> None:
+    data = tmp_path / "data"
+    with stack(data) as (process, client):
+        assert client.get("/readyz").json()["checks"]["queue"]["ok"]
+        model = client.post("/v1/models", content=pt2()).json()["id"]
+        dataset = client.post("/v1/datasets", content=npz()).json()["id"]
+        job = {"kind": "evaluate", "model": model, "data": dataset, "threats": [{"norm": "linf", "eps": 0.1}]}
+        accepted = client.post("/v1/jobs", json=job)
+        assert "no live worker" in accepted.json()["note"]
+        assert stat.S_IMODE((data / "stack.json").stat().st_mode) == 0o600
+        assert stat.S_IMODE(data.stat().st_mode) == stat.S_IMODE((data / "redis").stat().st_mode) == 0o700
+        assert "a stack runs on" in refused(data)
+        pids = eventually(lambda: len(children(process.pid)) == 3 and children(process.pid))
+        old_key = client.headers["Authorization"]
+    assert process.returncode == 0
+    assert all(gone(pid) for pid in pids.values())
+    assert not (data / "stack.json").exists()
+    with stack(data) as (_, client):
+        assert [one["id"] for one in client.get("/v1/models").json()["items"]] == [model]
+        assert client.get("/v1/models", headers={"Authorization": old_key}).status_code == 401
+        assert [one["name"] for one in client.get("/v1/keys").json()] == ["embedded"]
+
+
+def test_every_part_comes_back_and_all_go_with_the_supervisor(tmp_path: Path, eventually: Eventually) -> None:
+    with stack(tmp_path) as (process, client):
+        before = eventually(lambda: len(children(process.pid)) == 3 and children(process.pid))
+        for pid in before.values():
+            os.kill(pid, signal.SIGKILL)
+        after = eventually(lambda: len(now := children(process.pid)) == 3 and not set(now.values()) & set(before.values()) and now)
+        assert client.get("/v1/models").json()["items"] == []
+        eventually(lambda: client.get("/readyz").json()["checks"]["queue"]["ok"])
+        process.kill()
+        process.wait()
+        eventually(lambda: all(gone(pid) for pid in after.values()))
+
+
+def test_it_ends_when_stdin_does(tmp_path: Path, eventually: Eventually) -> None:
+    with stack(tmp_path, "--until-eof") as (process, _):
+        pids = eventually(lambda: len(children(process.pid)) == 3 and children(process.pid))
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(60) == 0
+        assert all(gone(pid) for pid in pids.values())
+
+
+def test_a_deep_data_folder_gets_a_short_socket(tmp_path: Path) -> None:
+    data = tmp_path / ("d" * 80) / ("e" * 80)
+    with stack(data) as (_, client):
+        assert client.get("/readyz").json()["checks"]["queue"]["ok"]
+
+
+def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in refused(tmp_path, "--port", str(port))
+    assert "SPARRING_REDIS_URL (or REDIS_URL) does not answer" in refused(tmp_path, REDIS_URL=f"unix://{tmp_path}/none.sock")
+    (tmp_path / "file").touch()
+    assert "cannot be written to: " in refused(tmp_path / "file")
+    assert "port" in refused(tmp_path, "--port", "99999")
+    assert "SPARRING_ANONYMOUS" in refused(tmp_path, "--host", "0.0.0.0", SPARRING_ANONYMOUS="1")
