@@ -12,7 +12,7 @@ Arch = Literal["mlp", "lenet5", "cnn", "resnet18"]
 ModelFormat = Literal["pt2", "safetensors", "state_dict", "onnx"]
 DataFormat = Literal["npz"]
 
-Channels = Annotated[tuple[float, ...], CommaSeparated, Field(min_length=1, max_length=4096)]
+Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=4096), CommaSeparated]
 
 
 class ModelSpec(Frozen):
@@ -22,7 +22,7 @@ class ModelSpec(Frozen):
     """Architecture of the built-in zoo; needed for bare weights (safetensors, state dict), refused for a graph."""
     mean: Channels | None = None
     """Subtracted from the input, one value or one per channel, in units of the data."""
-    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], CommaSeparated, Field(min_length=1, max_length=4096)] | None = None
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=4096), CommaSeparated] | None = None
     """Divides the centred input, one value or one per channel, in units of the data."""
     layout: Layout | None = None
     """The order of axes the model expects; NCHW unless said."""

@@ -24,10 +24,11 @@ def fit(model: nn.Module, x: Tensor, labels: Tensor, *, epochs: int, batch: int 
     for _ in range(epochs):
         model.train()
         total = 0.0
-        for index in torch.randperm(len(x), generator=generator).split(batch):
+        order = torch.randperm(len(x), generator=generator)
+        for index in (order[at : at + batch] for at in range(0, len(x), batch)):
             loss = nn.functional.cross_entropy(model(x[index]), labels[index])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             total += float(loss.detach()) * len(index)
         schedule.step()

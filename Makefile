@@ -1,0 +1,84 @@
+# Everything is set up in .venv by the first target that needs it. Elsewhere than on a machine whose pip already finds a
+# CPU build of torch, say where one is: make demo TORCH_ARGS='--index-url https://download.pytorch.org/whl/cpu'
+PYTHON ?= python3
+TORCH_ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -qq -c constraints/cpu.txt
+PACKAGES := contract attacks defenses storage reports workers service
+# -P: the tree's own folders must not pass for top-level packages.
+PYTEST := $(BIN)/python -P -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check up bench openapi lock links clean
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.installed ## Evaluate a small model on a stack of its own and leave the report in demo-report/
+	@$(BIN)/sparring demo
+
+test: .venv/.tools ## Run the tests, without the slow ones
+	@$(PYTEST) -n 2 -m "not slow"
+
+test-slow: .venv/.tools ## Run the tests that take minutes
+	@$(PYTEST) -m slow
+
+check: .venv/.tools links ## Lint, types and layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@MYPYPATH=.lint:examples:benchmarks $(BIN)/mypy --strict -p sparring -m queue_submit -m overhead
+	@PYTHONPATH=.lint $(BIN)/lint-imports
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/hadolint Dockerfile
+
+up: .venv/.installed ## Run the whole service on this machine until Ctrl-C
+	@$(BIN)/sparring up
+
+bench: .venv/.tools ## Measure the overhead of the service itself
+	@$(BIN)/python -P benchmarks/overhead.py
+
+openapi: .venv/.installed ## Write docs/openapi.json and docs/schemas
+	@mkdir -p docs/schemas
+	@$(BIN)/python -P -m sparring.service.openapi > docs/openapi.json
+	@for name in job report; do \
+		$(BIN)/python -P -m sparring.service.openapi --schema $$name > docs/schemas/$$name.schema.json || exit 1; done
+
+# A bare environment decides the versions; a build of torch for another machine must not slip in.
+lock: ## Refresh constraints/cpu.txt from what the registry offers today
+	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	grep '^torch==' constraints/cpu.txt > "$$work/torch.txt"; \
+	$(PYTHON) -m venv "$$work/venv"; \
+	"$$work/venv/bin/python" -m pip install -qq --upgrade pip; \
+	"$$work/venv/bin/python" -m pip install -qq -c "$$work/torch.txt" $(TORCH_ARGS) --no-deps torch; \
+	"$$work/venv/bin/python" -m pip install -qq -c "$$work/torch.txt" -e '.[all]' --group dev; \
+	sed -n '/^#/p' constraints/cpu.txt > "$$work/cpu.txt"; \
+	"$$work/venv/bin/python" -m pip freeze --all --exclude-editable --exclude setuptools | sed 's/+cpu$$//' >> "$$work/cpu.txt"; \
+	if grep -i -E '^(nvidia|triton|torchvision)' "$$work/cpu.txt"; then exit 1; fi; \
+	cp "$$work/cpu.txt" constraints/cpu.txt
+
+# Static tools read the tree by its installed names: sparring.attacks is attacks/, and client/ is sparring itself.
+links:
+	@mkdir -p .lint/sparring
+	@find .lint -xtype l -delete
+	@for entry in $(PACKAGES) $$(find client -mindepth 1 -maxdepth 1 ! -name __pycache__); do \
+		ln -sfn "../../$$entry" .lint/sparring/; done
+
+# Debian's python3 may come without ensurepip, but its pip can fill a bare environment.
+.venv/bin/python:
+	@echo "Setting up .venv (a few minutes, once)"
+	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { \
+		$(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python .venv/bin/python install -qq pip; }
+
+.venv/.installed: .venv/bin/python pyproject.toml constraints/cpu.txt
+	@$(PIP) --upgrade 'pip>=25.1'
+	@$(PIP) $(TORCH_ARGS) --no-deps torch
+	@$(PIP) -e '.[all]' --group demo
+	@touch $@
+
+.venv/.tools: .venv/.installed
+	@$(PIP) --group dev
+	@touch $@
+
+clean: ## Remove the environment and everything the tools left
+	rm -rf .venv .lint build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-report
+	find . -name __pycache__ -prune -exec rm -rf {} +
