@@ -10,8 +10,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def realdata() -> Path:
-    """Folder of published models and datasets: SPARRING_TEST_DATA, or ../shared/data beside the repository."""
-    folder = Path(os.environ.get("SPARRING_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    """Folder of published models and datasets, named by SPARRING_TEST_DATA."""
+    folder = Path(os.environ.get("SPARRING_TEST_DATA", "unset"))
     if not (folder / "models").is_dir():
         pytest.skip(f"NO REAL DATA: {folder} has no folder models; set SPARRING_TEST_DATA. Published models were not tried")
     return folder
