@@ -1,13 +1,85 @@
-"""The search copy: what gradients are taken on. It may be prepared for speed; the judge never is."""
+"""The search copy: what gradients are taken on. It may be prepared for speed; the judge never is.
+
+Parameters are frozen, batch normalisation is folded into the convolution before it, and pictures run in channels-last
+memory. What cannot be traced is used as it is.
+"""
 
 import copy
 
-from torch import nn
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
+
+_CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
 
 
 def search_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A frozen copy of `model` (in evaluation mode) to search on, and what was done to it, in words."""
     search = copy.deepcopy(model).eval()
+    done = ["parameters frozen"]
+    if any([_fold_child(search, name) for name, _ in list(search.named_children())]):
+        done.append("batch norm folded")
     for parameter in search.parameters():
         parameter.requires_grad_(False)
-    return search, ("parameters frozen",)
+    if any(parameter.dim() == 4 for parameter in search.parameters()):
+        search.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave this form out
+        done.append("channels last")
+    return search, tuple(done)
+
+
+def _fold_child(parent: nn.Module, name: str) -> bool:
+    child = getattr(parent, name)
+    if isinstance(child, fx.GraphModule):
+        return fold(child) > 0
+    if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in child.modules()):
+        return False
+    try:
+        folded = fuse(child.eval())  # type: ignore[no-untyped-call]
+    except Exception:  # tracing runs the model's own code, which may raise anything; then it is left as it is
+        return False
+    setattr(parent, name, folded)
+    return True
+
+
+def fold(graph: fx.GraphModule) -> int:
+    """Fold each batch norm of an aten graph into the convolution that alone feeds it; returns how many.
+
+    With scale s = weight / sqrt(variance + eps): W' = W s, b' = (b - mean) s + bias.
+    """
+    count = 0
+    for node in list(graph.graph.nodes):
+        if node.target is not torch.ops.aten.batch_norm.default or node.args[5]:
+            continue
+        source = node.args[0]
+        if source.target not in _CONVOLUTIONS or len(source.users) > 1:
+            continue
+        weight, bias = (_held(graph, source.args[at] if len(source.args) > at else None) for at in (1, 2))
+        gain, shift, mean, variance = (_held(graph, argument) for argument in node.args[1:5])
+        if weight is None or mean is None or variance is None:
+            continue
+        scale = (variance + node.args[7]).rsqrt() * (1 if gain is None else gain)
+        folded = weight * scale.reshape(-1, *(1,) * (weight.dim() - 1))
+        offset = ((0 if bias is None else bias) - mean) * scale + (0 if shift is None else shift)
+        with graph.graph.inserting_before(source):
+            parts = [_hold(graph, f"folded_{count}_{kind}", value) for kind, value in (("weight", folded), ("bias", offset))]
+        source.args = (source.args[0], *parts, *source.args[3:])
+        node.replace_all_uses_with(source)
+        graph.graph.erase_node(node)
+        count += 1
+    if count:
+        graph.recompile()
+    return count
+
+
+def _held(graph: fx.GraphModule, argument: object) -> Tensor | None:
+    """The tensor a get_attr node stands for."""
+    if not isinstance(argument, fx.Node) or argument.op != "get_attr":
+        return None
+    owner, _, name = str(argument.target).rpartition(".")
+    value = getattr(graph.get_submodule(owner), name)
+    return value.detach() if isinstance(value, Tensor) else None
+
+
+def _hold(graph: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+    graph.register_parameter(name, nn.Parameter(value, requires_grad=False))
+    return graph.graph.get_attr(name)
