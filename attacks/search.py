@@ -8,7 +8,7 @@ import copy
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
 
@@ -17,7 +17,8 @@ def search_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A frozen copy of `model` (in evaluation mode) to search on, and what was done to it, in words."""
     search = copy.deepcopy(model).eval()
     done = ["parameters frozen"]
-    if any([_fold_child(search, name) for name, _ in list(search.named_children())]):
+    folded = [_fold_child(search, name) for name, _ in list(search.named_children())]
+    if any(folded):
         done.append("batch norm folded")
     for parameter in search.parameters():
         parameter.requires_grad_(False)
@@ -34,11 +35,30 @@ def _fold_child(parent: nn.Module, name: str) -> bool:
     if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in child.modules()):
         return False
     try:
-        folded = fuse(child.eval())  # type: ignore[no-untyped-call]
+        traced = fx.symbolic_trace(child)
     except Exception:  # tracing runs the model's own code, which may raise anything; then it is left as it is
         return False
-    setattr(parent, name, folded)
-    return True
+    setattr(parent, name, traced)
+    return fold_modules(traced) > 0
+
+
+def fold_modules(graph: fx.GraphModule) -> int:
+    """The same for a traced model that is made of torch's own layers; returns how many were folded."""
+    layers = dict(graph.named_modules())
+    count = 0
+    for node in list(graph.graph.nodes):
+        if node.op != "call_module" or not isinstance(layers[node.target], nn.modules.batchnorm._BatchNorm):
+            continue
+        source = node.args[0]
+        convolution = layers.get(str(source.target)) if source.op == "call_module" and len(source.users) == 1 else None
+        if not isinstance(convolution, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            continue
+        graph.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, layers[node.target]))
+        node.replace_all_uses_with(source)
+        graph.graph.erase_node(node)
+        count += 1
+    graph.recompile()
+    return count
 
 
 def fold(graph: fx.GraphModule) -> int:

@@ -1,0 +1,80 @@
+"""The search copy answers as the model does, whatever was done to it, and the model is not touched."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from workers.orders import export
+
+from sparring.attacks.search import search_copy
+from sparring.contract.specs import ModelSpec
+from sparring.workers.models import load_model
+
+
+class Residual(nn.Module):
+    """Two branches over normalised convolutions, and a norm that no convolution feeds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.alone = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(3)
+        self.norm1, self.norm2, self.head = nn.BatchNorm2d(6), nn.BatchNorm2d(6, affine=False), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm1(self.first(self.alone(x))))
+        x = torch.relu(self.norm2(self.second(x)) + x)
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+class Holder(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits
+
+
+def lived(model: nn.Module) -> nn.Module:
+    """With running statistics and scales that are not the initial ones."""
+    torch.manual_seed(0)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            if layer.affine:
+                nn.init.normal_(layer.weight)
+                nn.init.normal_(layer.bias)
+    return model.eval()
+
+
+@pytest.mark.parametrize("as_graph", [True, False], ids=["pt2", "module"])
+def test_folded_and_equal(as_graph: bool, tmp_path: Path) -> None:
+    model = lived(Residual())
+    held = Holder(load_model(export(model, tmp_path / "m.pt2", (3, 8, 8)), "pt2", ModelSpec()).module if as_graph else model)
+    before = copy.deepcopy(held.state_dict())
+    search, done = search_copy(held)
+    assert done == ("parameters frozen", "batch norm folded", "channels last")
+    x = torch.randn(5, 3, 8, 8)
+    assert torch.allclose(search(x), model(x), atol=1e-5)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    (one,), (other,) = torch.autograd.grad(search(ours).square().sum(), ours), torch.autograd.grad(model(theirs).square().sum(), theirs)
+    assert torch.allclose(one, other, atol=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in held.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in search.parameters())
+    assert sum(parameter.numel() for parameter in search.parameters()) > 0
+
+
+def test_what_cannot_be_traced_is_used_as_it_is() -> None:
+    class Branching(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x if x.sum() > 0 else -x)
+
+    model = lived(Branching())
+    search, done = search_copy(Holder(model))
+    assert "batch norm folded" not in done
+    x = torch.rand(3, 3, 8, 8)
+    assert torch.allclose(search(x), model(x), atol=1e-6)
