@@ -18,7 +18,7 @@ demo: .venv/.installed ## Evaluate a small model on a stack of its own and leave
 	@$(BIN)/sparring demo
 
 test: .venv/.tools ## Run the tests, without the slow ones
-	@$(PYTEST) -n 2 -m "not slow"
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: .venv/.tools ## Run the tests that take minutes
 	@$(PYTEST) -m slow

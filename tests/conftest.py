@@ -143,7 +143,7 @@ class PostgresServer:
             admin.execute(f"CREATE DATABASE {name}")
         yield f"postgresql:///{name}?host={self.folder}&user=postgres"
         with self._admin() as admin:
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def close(self) -> None:
         pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])

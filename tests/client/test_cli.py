@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,7 +159,9 @@ def test_craft_asks_for_one_threat_and_writes_the_dataset(sparring, files, worke
 def test_an_interrupted_run_cancels_its_job(served, files, number, code, eventually):
     variables = {**os.environ, "SPARRING_URL": served.url, "SPARRING_KEY": served.key}
     command = [SPARRING, "evaluate", *files, "--eps", "8/255"]
-    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    # A shell's background job, as the tests may be one, hands down an ignored SIGINT.
+    heed = partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         # The first line is told by the event stream: from then on the job is waited for.
         first = process.stderr.readline()
         while not first.startswith("queued\n"):

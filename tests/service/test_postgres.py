@@ -11,7 +11,7 @@ from .conftest import Served, complete, serving, settings_in, submit
 
 @pytest.fixture(scope="module")
 def on_postgres(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterator[Served]:
-    with serving(settings_in(tmp_path_factory.mktemp("pg"), database_url=postgres.new_database())) as served:
+    with postgres.new_database() as url, serving(settings_in(tmp_path_factory.mktemp("pg"), database_url=url)) as served:
         yield served
 
 
