@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from sparring.attacks.problem import Goal
+
 
 class DecisionAccess(Protocol):
     """Only decisions: the predicted class. They are the judge's own."""
@@ -18,6 +20,10 @@ class DecisionAccess(Protocol):
 
     def labels(self, x: Tensor) -> Tensor:
         """Predicted classes (B,) int64 of x (B, …)."""
+        ...
+
+    def reached(self, goal: Goal, x: Tensor) -> Tensor:
+        """(B,) bool: whether the decision on x (B, …) reaches the goal. Where the judge has scores, a tie does not."""
         ...
 
 
@@ -67,6 +73,10 @@ class Target:
     def labels(self, x: Tensor) -> Tensor:
         """The judge's predictions (B,)."""
         return self.verdict(x).argmax(1)
+
+    def reached(self, goal: Goal, x: Tensor) -> Tensor:
+        """(B,) bool: the judge's word; a tie is not a success."""
+        return goal.reached(self.verdict(x))
 
     @torch.no_grad()
     def verdict(self, x: Tensor) -> Tensor:
@@ -118,6 +128,10 @@ class Decisions:
     def labels(self, x: Tensor) -> Tensor:
         """Predicted classes (B,)."""
         return self._target.labels(x)
+
+    def reached(self, goal: Goal, x: Tensor) -> Tensor:
+        """(B,) bool: whether the decision reaches the goal."""
+        return self._target.reached(goal, x)
 
 
 class Scores(Decisions):

@@ -60,7 +60,7 @@ def climb(probe: Probe[A], rule: Rule, steps: int, start: Start, keep: Keep = st
         count = len(x)
         t = torch.zeros(count, dtype=torch.int64, device=x.device)
         score = x.new_full((count,), float("-inf"))
-        outcome = Outcome(x.clone(), t > 0, score, t.clone())
+        outcome = Outcome(x.clone(), t > 0, score, t.clone(), t > 0)
         waiting, doubtful = torch.arange(count, device=x.device), t[:0]
         while len(waiting) or len(doubtful):
             here, waiting = waiting[: target.tile], waiting[target.tile :]
@@ -87,6 +87,7 @@ def _remember(outcome: Outcome, here: Tensor, point: Point, keep: Keep) -> None:
     outcome.x[rows] = point.x[take]
     outcome.success[rows] = won
     outcome.score[rows] = torch.where(won, point.margin[take], point.loss[take]).to(outcome.score.dtype)
+    outcome.faulty[here] |= ~torch.isfinite(point.margin)
     outcome.queries[here] += 1
 
 
@@ -106,7 +107,7 @@ def _judge(target: DecisionAccess, problem: Problem, outcome: Outcome, doubtful:
     """Ask the judge about claimed successes; those refused are failures again, and returned."""
     if not len(doubtful):
         return doubtful
-    confirmed = problem.goal.select(doubtful).reached_by(target.labels(outcome.x[doubtful]))
+    confirmed = target.reached(problem.goal.select(doubtful), outcome.x[doubtful])
     refused = doubtful[~confirmed]
     outcome.queries[doubtful] += 1
     outcome.success[refused] = False

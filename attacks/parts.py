@@ -33,8 +33,7 @@ def backprop(loss: Loss) -> Probe[GradientAccess]:
 
 def decision(target: DecisionAccess, problem: Problem, x: Tensor, *, slope: bool) -> Point:
     """Looks at the decision only: the margin is +1 or -1."""
-    reached = problem.goal.reached_by(target.labels(x))
-    margin = reached.to(x.dtype) * 2 - 1
+    margin = target.reached(problem.goal, x).to(x.dtype) * 2 - 1
     return Point(x, margin, margin, judged=True)
 
 

@@ -25,10 +25,6 @@ class Goal(NamedTuple):
         """(B,) bool, from logits (B, K)."""
         return self.margin(logits) > 0
 
-    def reached_by(self, predictions: Tensor) -> Tensor:
-        """(B,) bool, from predicted classes (B,)."""
-        return (predictions == self.labels) == self.targeted
-
     def select(self, index: Tensor) -> "Goal":
         """The same for some of the rows."""
         return Goal(self.labels[index], self.targeted)
@@ -81,6 +77,8 @@ class Outcome(NamedTuple):
     """(B,): margin of a success, loss of a failure; only compared between outcomes of equal success."""
     queries: Tensor
     """(B,) int64, the judge's included."""
+    faulty: Tensor
+    """(B,) bool: the model answered NaN or infinity at some point visited, and the row's attack may have come to nothing."""
 
     def better_of(self, other: "Outcome", index: Tensor) -> "Outcome":
         """Rows `index` replaced by `other`'s where that succeeded and this did not, or scored higher; queries add up."""
@@ -89,6 +87,7 @@ class Outcome(NamedTuple):
         taken = index[take]
         self.x[taken], self.success[taken], self.score[taken] = other.x[take], other.success[take], other.score[take]
         self.queries[index] += other.queries
+        self.faulty[index] |= other.faulty
         return self
 
 

@@ -5,6 +5,7 @@ memory. What cannot be traced is used as it is.
 """
 
 import copy
+from collections import Counter
 
 import torch
 from torch import Tensor, fx, nn
@@ -45,12 +46,15 @@ def _fold_child(parent: nn.Module, name: str) -> bool:
 def fold_modules(graph: fx.GraphModule) -> int:
     """The same for a traced model that is made of torch's own layers; returns how many were folded."""
     layers = dict(graph.named_modules())
+    calls = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
     count = 0
     for node in list(graph.graph.nodes):
         if node.op != "call_module" or not isinstance(layers[node.target], nn.modules.batchnorm._BatchNorm):
             continue
         source = node.args[0]
         convolution = layers.get(str(source.target)) if source.op == "call_module" and len(source.users) == 1 else None
+        if calls[str(source.target)] > 1:
+            continue  # another place uses the same weights without this norm
         if not isinstance(convolution, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             continue
         graph.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, layers[node.target]))

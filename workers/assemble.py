@@ -6,8 +6,9 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,8 +40,8 @@ from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
 
-_SUSPECT = frozenset({"gradient_absent", "not_deterministic", "chance_accuracy", "refused_successes"})
-_PICTURES = 8
+_ROW_GROUP = 100_000
+_SUSPECT = frozenset({"gradient_absent", "not_deterministic", "chance_accuracy", "refused_successes", "non_finite", "tied_scores"})
 
 
 class Run(NamedTuple):
@@ -69,13 +70,14 @@ class Results:
         self.labels = np.concatenate([part.labels for part in parts])[order]
         self.clean = np.concatenate([part.clean for part in parts])[order]
         self.ended = tuple(_joined([part.ended[at] for part in parts], order) for at in range(len(parts[0].ended)))
+        self.shape = tuple(parts[0].ended[0].witness.shape[1:])
 
     def witnesses(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
         """(threat, rows, x') of each shard, as stored."""
         for path in self._shards:
             shard = self._read(path)
             for threat, ended in enumerate(shard.ended):
-                whole = len(ended.witness) == len(shard.rows)
+                whole = len(ended.witness) == len(shard.rows)  # crafting keeps every row
                 yield threat, shard.rows if whole else shard.rows[ended.broken_by != UNBROKEN], ended.witness
 
 
@@ -95,7 +97,7 @@ class Read:
 
 
 def _small(shard: Shard) -> Shard:
-    return shard._replace(ended=tuple(ended._replace(witness=ended.witness[:0]) for ended in shard.ended))
+    return shard._replace(ended=tuple(ended._replace(witness=ended.witness[:0].copy()) for ended in shard.ended))
 
 
 def _joined(parts: Sequence[Ended], order: NDArray[np.int64]) -> Ended:
@@ -118,8 +120,7 @@ def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
         written.append("crafted.npz")
     report = _report(run, results)
     (out / "report.json").write_text(report.model_dump_json(indent=1))
-    with np.load(out / "examples.npz") as examples:
-        pictures = gallery(run.order, report, examples, results.labels, results.clean, results.ended, results.rows, _PICTURES)
+    pictures = gallery(run.order, report, results)
     (out / "report.html").write_text(html(report, pictures))
     (out / "report.md").write_text(markdown(report))
     return tuple(written)
@@ -127,69 +128,79 @@ def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
 
 def _report(run: Run, results: Results) -> Report:
     order, facts = run.order, run.facts
-    total = len(results.rows)
     right = results.clean == results.labels
-    findings = list(facts.findings)
-    if not facts.labelled:
-        findings.append(
-            Finding(
-                code="unlabelled",
-                message="The data have no labels: the model's own predictions on the clean rows serve as labels.",
-                hint="Clean accuracy is 100 % by definition; robust accuracy is the share of predictions that could not be changed.",
-            )
-        )
-    if refused := sum(tally.refused for ended in results.ended for tally in ended.tallies):
-        findings.append(
-            Finding(
-                code="refused_successes",
-                message=f"{refused} claimed successes did not hold when the judge looked again; they count as unbroken.",
-                hint="The model may answer differently each time; see other findings.",
-                evidence={"count": refused},
-            )
-        )
-    trust = Trust(
-        level="suspect" if any(found.code in _SUSPECT for found in findings) else "unchecked",
-        evidence=tuple(found for found in findings if found.code in _SUSPECT),
-    )
+    clean = Score(count=int(right.sum()), total=len(right))
+    tallies = [tally for ended in results.ended for tally in ended.tallies]
+    findings = (*facts.findings, *_findings(facts, results, tallies))
+    evidence = tuple(found for found in findings if found.code in _SUSPECT)
+    trust = Trust(level="suspect" if evidence else "unchecked", evidence=evidence)
     threats = tuple(
         _threat_result(run, threat, ended, results.labels, right, trust)
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
     )
-    tallies = [tally for ended in results.ended for tally in ended.tallies]
     return Report(
         job=order.job,
-        model=ModelFacts(
-            id=order.model.id,
-            name=order.model.name,
-            sha256=order.model.sha256,
-            format=order.model.format,
-            spec=order.model.spec,
-            parameters=facts.parameters,
-            input_shape=facts.shape[1:],
-            classes=facts.classes,
-        ),
-        data=DataFacts(
-            id=order.data.id,
-            name=order.data.name,
-            sha256=order.data.sha256,
-            format=order.data.format,
-            spec=facts.spec,
-            shape=facts.shape,
-            dtype=facts.dtype,
-            labelled=facts.labelled,
-        ),
-        clean=Score(count=int(right.sum()), total=total),
+        model=_model(order, facts),
+        data=_data(order, facts),
+        clean=clean,
         threats=threats,
-        curve=_curve(Score(count=int(right.sum()), total=total), threats),
-        warnings=tuple(findings),
+        curve=_curve(clean, threats),
+        warnings=findings,
         cost=Cost(
-            queries=sum(tally.queries for tally in tallies),
-            forwards=sum(tally.forwards for tally in tallies),
+            queries=sum(tally.queries for tally in tallies) + clean.total,
+            forwards=sum(tally.forwards for tally in tallies) + clean.total,
             backwards=sum(tally.backwards for tally in tallies),
             wall_seconds=time.monotonic() - run.began,
             attack_seconds=sum(tally.seconds for tally in tallies),
         ),
         provenance=_provenance(run),
+    )
+
+
+def _findings(facts: Facts, results: Results, tallies: Sequence[Tally]) -> Iterator[Finding]:
+    """What only the attacks have shown."""
+    if not facts.labelled:
+        yield Finding(
+            code="unlabelled",
+            message="The data have no labels: the model's own predictions on the clean rows serve as labels.",
+            hint="Clean accuracy is 100 % by definition; robust accuracy is the share of predictions that could not be changed.",
+        )
+    silent = int((results.clean < 0).sum())
+    faulty = sum(tally.faulty for tally in tallies)
+    if silent or faulty:
+        yield Finding(
+            code="non_finite",
+            message=f"The model answers NaN or infinity on {silent} clean rows, and {faulty} times an attack led a row to such a point.",
+            hint="Such clean rows count as errors. An attack that runs into NaN may stop there: look for divisions by zero in the model.",
+            evidence={"clean_rows": silent, "rows_under_attack": faulty},
+        )
+    if refused := sum(tally.refused for tally in tallies):
+        yield Finding(
+            code="refused_successes",
+            message=f"{refused} claimed successes did not hold when the judge looked again; they count as unbroken.",
+            hint="The model may answer differently each time; see other findings.",
+            evidence={"count": refused},
+        )
+
+
+def _model(order: Order, facts: Facts) -> ModelFacts:
+    given = order.model
+    return ModelFacts(
+        **{name: getattr(given, name) for name in ("id", "name", "sha256", "format", "spec")},
+        parameters=facts.parameters,
+        input_shape=facts.shape[1:],
+        classes=facts.classes,
+    )
+
+
+def _data(order: Order, facts: Facts) -> DataFacts:
+    given = order.data
+    return DataFacts(
+        **{name: getattr(given, name) for name in ("id", "name", "sha256", "format")},
+        spec=facts.spec,
+        shape=facts.shape,
+        dtype=facts.dtype,
+        labelled=facts.labelled,
     )
 
 
@@ -249,7 +260,7 @@ def _provenance(run: Run) -> Provenance:
         torch=torch.__version__,
         platform=platform.platform(),
         device=run.facts.device,
-        processor=_processor(),
+        processor=processor(),
         processes=run.processes,
         threads=1,
         tile=run.tile,
@@ -263,7 +274,8 @@ def _provenance(run: Run) -> Provenance:
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The CPU by its name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -294,33 +306,42 @@ def _parquet(run: Run, results: Results, path: Path) -> None:
     import pyarrow  # here, because it starts threads
     import pyarrow.parquet
 
-    columns = zip(*_rows(run, results), strict=True)
-    pyarrow.parquet.write_table(pyarrow.table(dict(zip(Row._fields, map(list, columns), strict=True))), path)
+    writer = None
+    rows = _rows(run, results)
+    while group := list(islice(rows, _ROW_GROUP)):
+        table = pyarrow.table(dict(zip(Row._fields, map(list, zip(*group, strict=True)), strict=True)), schema=writer and writer.schema)
+        writer = writer or pyarrow.parquet.ParquetWriter(path, _with_floats(table.schema))
+        writer.write_table(table.cast(writer.schema))
+    if writer:
+        writer.close()
+
+
+def _with_floats(schema: Any) -> Any:
+    """A first group without a broken row would make `distance` a column of nothing."""
+    import pyarrow
+
+    return schema.set(schema.get_field_index("distance"), pyarrow.field("distance", pyarrow.float64()))
 
 
 def _examples(results: Results, out: Path) -> None:
     """`row`, `threat`, `x` of every broken row, by threat and row. x' stands in units and layout of the data, float32."""
-    places: dict[tuple[int, int], int] = {}
-    for threat, ended in enumerate(results.ended):
-        for row in results.rows[ended.broken_by != UNBROKEN]:
-            places[threat, int(row)] = len(places)
-    shape = next((x.shape[1:] for _, _, x in results.witnesses()), ())
+    broken = [ended.broken_by != UNBROKEN for ended in results.ended]
+    first = np.cumsum([0, *(int(each.sum()) for each in broken)])
     with _Npz(out / "examples.npz") as file:
-        file.add("row", np.array([row for _, row in places], dtype=np.int64))
-        file.add("threat", np.array([threat for threat, _ in places], dtype=np.int64))
-        x = file.large("x", (len(places), *shape))
+        file.add("row", np.concatenate([results.rows[each] for each in broken]))
+        file.add("threat", np.repeat(np.arange(len(broken)), np.diff(first)))
+        x = file.large("x", (int(first[-1]), *results.shape))
         for threat, rows, witness in results.witnesses():
-            for row, point in zip(rows, witness, strict=True):
-                if (place := places.get((threat, int(row)))) is not None:
-                    x[place] = point
+            at = np.searchsorted(results.rows, rows)
+            own = broken[threat][at]
+            x[first[threat] + np.cumsum(broken[threat])[at[own]] - 1] = witness[own]
 
 
 def _crafted(results: Results, out: Path) -> None:
     """A dataset: `x` the strongest point found for every row, `y` the labels, in the order of the rows."""
-    shape = next(x.shape[1:] for _, _, x in results.witnesses())
     with _Npz(out / "crafted.npz") as file:
         file.add("y", results.labels)
-        x = file.large("x", (len(results.rows), *shape))
+        x = file.large("x", (len(results.rows), *results.shape))
         for _, rows, witness in results.witnesses():
             x[np.searchsorted(results.rows, rows)] = witness
 
@@ -341,14 +362,20 @@ class _Npz:
             np.lib.format.write_array(file, array, allow_pickle=False)
 
     def large(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """An array to fill. Raises OSError now where the disk is too full for it."""
         self._name = name
+        empty: NDArray[np.float32] = np.zeros((0, *shape[1:]), dtype=np.float32)
+        np.save(self._large, empty)
         if 0 in shape:
-            empty: NDArray[np.float32] = np.zeros(shape, dtype=np.float32)
-            np.save(self._large, empty)
             return empty
-        return np.lib.format.open_memmap(self._large, mode="w+", dtype=np.float32, shape=shape)
+        np.lib.format.open_memmap(self._large, mode="w+", dtype=np.float32, shape=shape)
+        with self._large.open("r+b") as file:  # a hole in the file would kill the process that fills it when the disk is full
+            os.posix_fallocate(file.fileno(), 0, self._large.stat().st_size)
+        array: NDArray[np.float32] = np.lib.format.open_memmap(self._large, mode="r+")
+        return array
 
-    def __exit__(self, *error: object) -> None:
-        self._zip.write(self._large, f"{self._name}.npy")
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
+            self._zip.write(self._large, f"{self._name}.npy")
         self._zip.close()
-        self._large.unlink()
+        self._large.unlink(missing_ok=True)

@@ -56,9 +56,7 @@ class Bench:
 
 
 def pick(device: str) -> torch.device:
-    """`auto` is the first GPU when CUDA works, else the CPU. Arithmetic is full fp32, and deterministic, on either."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    """`cpu` or `cuda:N`, with arithmetic in full fp32 and deterministic."""
     if device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False

@@ -72,17 +72,19 @@ class _Member:
     """What runs inside a row process."""
 
     def __init__(self, order: Order, device: str) -> None:
-        self.order, self.device = order, pick(device)
+        self.order, self.wanted = order, device
         self.bench: Bench | None = None
         self.tile = 0
 
     def do(self, task: Look | Attack, tell: Callable[[Any], None]) -> Facts | Saved:
+        device = pick(self.wanted)
         if isinstance(task, Look):
-            facts, self.bench = preflight(self.order, self.device, task.tile)
+            facts, self.bench = preflight(self.order, device, task.tile)
             self.tile = task.tile
             return facts
         if self.bench is None or self.tile != task.tile:
-            self.bench, self.tile = open_bench(self.order, self.device, task.tile, task.facts), task.tile
+            self.bench, self.tile = open_bench(self.order, device, task.tile, task.facts), task.tile
+        torch.manual_seed(self.order.job.seed + int(task.rows[0]))  # for models that draw: at least the same each time
         done = shard.attack_shard(self.order.job, self.bench, task.rows, lambda more: tell(Advanced(more)))
         shard.save(task.path, done, task.plan)
         return Saved()
@@ -174,9 +176,7 @@ def _died(process: BaseProcess) -> Trouble:
     if process.exitcode == -9:
         message = "A row process was killed by the system, most likely because memory ran out."
         hint = "Use a machine with more memory, or fewer processes."
-        return Trouble(
-            Reason(code="out_of_memory", message=message, hint="Use a machine with more memory, or fewer processes."), memory=True
-        )
+        return Trouble(Reason(code="out_of_memory", message=message, hint=hint), memory=True)
     message = f"A row process died with exit code {process.exitcode}."
     hint = "The model may crash the runtime; look at the worker's log."
     return Trouble(Reason(code="worker_lost", message=message, hint=hint))

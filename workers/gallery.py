@@ -1,8 +1,8 @@
 """Pictures for the report: some broken rows of image data, before and after."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,48 +12,51 @@ from sparring.contract.runner import Order
 from sparring.reports.figures import amplified, picture_png
 from sparring.reports.html import Picture
 from sparring.workers.datasets import Dataset, open_dataset, unpack
-from sparring.workers.shard import Ended
+
+if TYPE_CHECKING:
+    from sparring.workers.assemble import Results
+
+MOST = 8
+"""Pictures for one threat."""
 
 
-def gallery(
-    order: Order,
-    report: Report,
-    examples: Mapping[str, NDArray[Any]],
-    labels: NDArray[np.int64],
-    clean: NDArray[np.int64],
-    ended: Sequence[Ended],
-    rows: NDArray[np.int64],
-    most: int,
-) -> list[Picture]:
-    """At most `most` pictures a threat, of as many classes as there are; none if the rows are no pictures."""
+def gallery(order: Order, report: Report, results: "Results") -> list[Picture]:
+    """At most MOST pictures a threat, of as many classes as there are; none if the rows are no pictures."""
     data = open_dataset(unpack(Path(order.data_path), Path(order.cache), order.data.sha256), order.data.spec)
     if not _is_picture(data):
         return []
-    pictures = []
-    witness = examples["x"]
-    for threat, result in enumerate(report.threats):
-        at_row = {int(row): at for at, row in enumerate(examples["row"]) if examples["threat"][at] == threat}
-        for at in _spread(np.flatnonzero(ended[threat].broken_by >= 0), labels, most):
-            row = int(rows[at])
-            x = data.rows(range(row, row + 1))[0].numpy()
-            adversarial = witness[at_row[row]]
-            delta = adversarial - x
-            scale = result.threat.radius if result.threat.norm == "linf" else float(np.abs(delta).max())
-            pictures.append(
-                Picture(
-                    row=row,
-                    label=int(labels[at]),
-                    threat=threat,
-                    clean_prediction=int(clean[at]),
-                    prediction=int(ended[threat].prediction[at]),
-                    broken_by=result.each[int(ended[threat].broken_by[at])].name,
-                    distance=float(ended[threat].distance[at]),
-                    original=picture_png(_shown(x, data)),
-                    perturbation=picture_png(_upright(amplified(delta, scale), data)),
-                    adversarial=picture_png(_shown(adversarial, data)),
-                )
-            )
-    return pictures
+    wanted = {
+        (threat, int(results.rows[at])): at
+        for threat, ended in enumerate(results.ended)
+        for at in _spread(np.flatnonzero(ended.broken_by >= 0), results.labels)
+    }
+    drawn = {(threat, row): _picture(report, results, data, threat, at, x) for threat, row, at, x in _found(results, wanted)}
+    return [drawn[place] for place in wanted]
+
+
+def _found(results: "Results", wanted: dict[tuple[int, int], int]) -> Iterator[tuple[int, int, int, NDArray[np.float32]]]:
+    for threat, rows, witness in results.witnesses():
+        for row, x in zip(rows, witness, strict=True):
+            if (at := wanted.get((threat, int(row)))) is not None:
+                yield threat, int(row), at, x
+
+
+def _picture(report: Report, results: "Results", data: Dataset, threat: int, at: int, adversarial: NDArray[np.float32]) -> Picture:
+    row, ended = int(results.rows[at]), results.ended[threat]
+    x = data.rows(range(row, row + 1))[0].numpy()
+    delta = adversarial - x
+    return Picture(
+        row=row,
+        label=int(results.labels[at]),
+        threat=threat,
+        clean_prediction=int(results.clean[at]),
+        prediction=int(ended.prediction[at]),
+        broken_by=report.threats[threat].each[int(ended.broken_by[at])].name,
+        distance=float(ended.distance[at]),
+        original=picture_png(_shown(x, data)),
+        perturbation=picture_png(_upright(amplified(delta, float(np.abs(delta).max())), data)),
+        adversarial=picture_png(_shown(adversarial, data)),
+    )
 
 
 def _is_picture(data: Dataset) -> bool:
@@ -71,7 +74,7 @@ def _shown(x: NDArray[np.float32], data: Dataset) -> NDArray[np.uint8]:
     return _upright(np.clip(np.rint(unit * 255), 0, 255).astype(np.uint8), data)
 
 
-def _spread(found: NDArray[np.int64], labels: NDArray[np.int64], most: int) -> list[int]:
+def _spread(found: NDArray[np.int64], labels: NDArray[np.int64]) -> list[int]:
     """The first broken row of each class, then the second of each, and so on."""
     turns: dict[int, int] = {}
     ranked = []
@@ -79,4 +82,4 @@ def _spread(found: NDArray[np.int64], labels: NDArray[np.int64], most: int) -> l
         label = int(labels[at])
         turns[label] = turns.get(label, 0) + 1
         ranked.append((turns[label], label, int(at)))
-    return [at for _, _, at in sorted(ranked)[:most]]
+    return [at for _, _, at in sorted(ranked)[:MOST]]

@@ -31,41 +31,26 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
     count = min(order.job.rows or len(bench.data), len(bench.data))
     x = bench.rows(torch.arange(min(count, _SAMPLE)))
     scores = first_pass(bench.target.verdict, x)
-    classes = scores.shape[1]
-    datasets.check(bench.data, classes, count)
+    datasets.check(bench.data, scores.shape[1], count)
     findings = list(bench.loaded.findings)
-    if _probabilities(scores):
+    if _probabilities(scores, bench.model.dtype):
+        findings.append(_PROBABILITIES)
         bench.model.probabilities = True
         search, bench.search = search_copy(bench.model)
         bench.target = Target(bench.model, search, tile)
         scores = bench.target.verdict(x)
-        findings.append(
-            Finding(
-                code="probabilities",
-                message="The model answers probabilities, not logits; their logarithm is attacked.",
-                hint="Export the model without its softmax: gradients through it can vanish.",
-            )
-        )
-    labels = scores.argmax(1) if bench.data.labels is None else torch.from_numpy(bench.data.labels[: len(x)].copy()).to(device)
-    findings += _steady(bench, x, scores)
-    findings += _gradient(bench, x, labels)
+    known = bench.data.labels
+    labels = scores.argmax(1) if known is None else torch.from_numpy(known[: len(x)].copy()).to(device)
     independent = _independent(bench.target, x, labels)
-    if not independent:
-        findings.append(
-            Finding(
-                code="rows_interact",
-                message="A row's result on this model depends, at least in its last bits, on the rows that share its pass.",
-                hint="Verdicts of rows close to the boundary may differ between runs of other shards or tiles.",
-            )
-        )
-    if bench.data.labels is not None:
-        findings += _chance(order, bench, x, scores, labels)
+    findings += [*_steady(bench, x, scores), *_gradient(bench, x, labels), *_ties(scores)]
+    findings += [] if independent else [_INTERACT]
+    findings += [] if known is None else _chance(order, bench, x, scores, labels)
     facts = Facts(
         rows=count,
-        classes=classes,
+        classes=scores.shape[1],
         shape=bench.data.shape,
         dtype=bench.data.dtype,
-        labelled=bench.data.labels is not None,
+        labelled=known is not None,
         spec=bench.data.spec,
         parameters=bench.loaded.parameters,
         probabilities=bench.model.probabilities,
@@ -77,8 +62,34 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
     return facts, bench
 
 
-def _probabilities(scores: Tensor) -> bool:
-    return bool(((scores >= 0) & (scores <= 1)).all()) and bool(((scores.sum(1) - 1).abs() < 1e-3).all())
+_PROBABILITIES = Finding(
+    code="probabilities",
+    message="The model answers probabilities, not logits; their logarithm is attacked.",
+    hint="Export the model without its softmax: gradients through it can vanish.",
+)
+_INTERACT = Finding(
+    code="rows_interact",
+    message="A row's result on this model depends, at least in its last bits, on the rows that share its pass.",
+    hint="Verdicts of rows close to the boundary may differ between runs of other shards or tiles.",
+)
+
+
+def _probabilities(scores: Tensor, dtype: torch.dtype) -> bool:
+    """All in [0, 1], rows summing to 1 as well as the model's precision can tell."""
+    slack = max(1e-3, scores.shape[1] * torch.finfo(dtype).eps)
+    return bool(((scores >= 0) & (scores <= 1)).all()) and bool(((scores.sum(1) - 1).abs() < slack).all())
+
+
+def _ties(scores: Tensor) -> Iterator[Finding]:
+    first, second = scores.topk(2, dim=1).values.unbind(1)
+    tied = int((first == second).sum())
+    if tied:
+        yield Finding(
+            code="tied_scores",
+            message=f"On {tied} of {len(scores)} clean rows the two highest scores are exactly equal.",
+            hint="A tie is never counted as a success of an attack: rounded scores make a model look more robust than it is.",
+            evidence={"rows_tied": tied, "rows_looked_at": len(scores)},
+        )
 
 
 def _steady(bench: Bench, x: Tensor, scores: Tensor) -> Iterator[Finding]:
@@ -167,10 +178,11 @@ def _readings(order: Order, bench: Bench, x: Tensor) -> Iterator[tuple[str, torc
             scores: Tensor = model(rows * self.scale + self.shift)
             return scores
 
+    scale = bench.data.spec.scale or 1.0
     if float(x.max()) > 1.5:
-        yield "values in [0, 1] (scale=1/255 = 0.00392157)", Affine(1 / 255)
+        yield f"values in [0, 1] (scale={scale / 255:.9g} bounds=0,1)", Affine(1 / 255)
     else:
-        yield "values in 0..255 (scale=255 with bounds 0,255)", Affine(255.0)
+        yield f"values in 0..255 (scale={scale * 255:.9g} bounds=0,255)", Affine(255.0)
     yield "values in [-1, 1] (mean=0.5 std=0.5)", Affine(2.0, -1.0)
     axis = x.dim() - 1 if bench.data.spec.layout == "NHWC" else 1
     others = [at for at in range(x.dim()) if at != axis]

@@ -7,7 +7,7 @@ from sparring.contract.specs import Layout, ModelSpec
 from sparring.workers.errors import Refused
 from sparring.workers.models import Loaded
 
-_TINY = 1e-38
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class Prepared(nn.Module):
@@ -43,9 +43,8 @@ class Prepared(nn.Module):
         if self.order:
             x = x.permute(0, *self.order)
         scores: Tensor = self.model(x.reshape(-1, *self.shape).to(self.dtype))
-        if self.probabilities:
-            scores = scores.clamp_min(_TINY).log()
-        return scores if scores.dtype == torch.float64 else scores.float()
+        scores = scores if scores.dtype == torch.float64 else scores.float()
+        return scores.clamp_min(_TINY).log() if self.probabilities else scores
 
 
 def _channels(values: tuple[float, ...] | None, rows: tuple[int, ...], channel: int, name: str, default: float = 0.0) -> Tensor:

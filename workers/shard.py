@@ -3,7 +3,6 @@
 import json
 import os
 import time
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +39,8 @@ class Tally(NamedTuple):
     seconds: float
     refused: int
     """Claimed successes the last check refused; 0 unless something is wrong."""
+    faulty: int
+    """Rows on which the model answered NaN or infinity at some point."""
 
 
 class Ended(NamedTuple):
@@ -67,97 +68,115 @@ class Shard(NamedTuple):
     ended: tuple[Ended, ...]
 
 
+class _Scene(NamedTuple):
+    """What every threat of a shard starts from."""
+
+    job: Evaluate | Craft
+    bench: Bench
+    x: Tensor
+    labels: Tensor
+    clean: Tensor
+    classes: int
+    key: Tensor
+
+    @property
+    def whole(self) -> bool:
+        """Every row is kept and runs the full course."""
+        return self.job.kind == "craft"
+
+
 def attack_shard(job: Evaluate | Craft, bench: Bench, index: NDArray[np.int64], tell: Callable[[int], None]) -> Shard:
     """Attack rows `index` of the dataset. `tell(n)` is called as n more row-attacks are done."""
     rows = torch.from_numpy(index)
     x = bench.rows(rows)
     scores = bench.target.verdict(x)
     labels = scores.argmax(1) if bench.data.labels is None else torch.from_numpy(bench.data.labels[index]).to(x.device)
-    key = random.keys(job.seed, rows.to(x.device))
-    ended = tuple(_under(job, threat, bench, x, labels, scores, key, tell) for threat in job.threats)
-    return Shard(index, labels.cpu().numpy(), _predictions(scores, labels).cpu().numpy(), ended)
+    scene = _Scene(job, bench, x, labels, predictions(scores), scores.shape[1], random.keys(job.seed, rows.to(x.device)))
+    ended = tuple(_under(scene, threat, tell) for threat in job.threats)
+    return Shard(index, labels.cpu().numpy(), scene.clean.cpu().numpy(), ended)
 
 
-def _predictions(scores: Tensor, labels: Tensor) -> Tensor:
-    """Predicted classes; a tie with the label's score goes to the label, for a tie is not a success."""
-    return torch.where(Goal(labels).reached(scores), scores.argmax(1), labels)
+def predictions(scores: Tensor) -> Tensor:
+    """Predicted classes (B,) of scores (B, K); -1, which is no class, where the model answers NaN or infinity."""
+    return torch.where(torch.isfinite(scores).all(1), scores.argmax(1), -1)
 
 
-def _under(
-    job: Evaluate | Craft, threat: Threat, bench: Bench, x: Tensor, labels: Tensor, scores: Tensor, key: Tensor, tell: Callable[[int], None]
-) -> Ended:
-    clean, classes = _predictions(scores, labels), scores.shape[1]
-    craft = job.kind == "craft"
-    entered = torch.nonzero(clean == labels).flatten()
-    goal = _goal(threat, labels, key, classes)
-    eps = x.new_full((len(x),), threat.radius, dtype=torch.float64)
-    region = ball(threat.norm, x, eps, bench.data.bounds)
-    problem = Problem(goal, region, key, stop=not craft).select(entered)
-    broken_by = torch.where(clean == labels, UNBROKEN, CLEAN)
-    witness, prediction = x.clone(), clean.clone()
-    queries = torch.ones_like(labels)  # the look at the clean row
+def _under(scene: _Scene, threat: Threat, tell: Callable[[int], None]) -> Ended:
+    right = scene.clean == scene.labels
+    entered = torch.nonzero(right).flatten()
+    whole = _problem(scene, threat)
+    problem = whole.select(entered)
+    broken_by = torch.where(right, UNBROKEN, CLEAN)
+    witness, prediction = scene.x.clone(), scene.clean.clone()
+    queries = torch.zeros_like(scene.labels)
     tallies = []
-    attacks = job.against(threat)
+    attacks = scene.job.against(threat)
     for at, (name, spec) in enumerate(zip(names(attacks), attacks, strict=True)):
-        outcome, tally = _run(spec, threat, bench, problem.fork(zlib.crc32(name.encode())))
-        confirmed, predictions = _confirm(bench, problem, outcome)
-        first = confirmed & (broken_by[entered] == UNBROKEN)
-        kept = entered if craft else entered[first]
-        taken = torch.ones_like(first) if craft else first
-        witness[kept], broken_by[entered[first]] = outcome.x[taken], at
-        prediction[kept] = predictions[taken]
+        outcome, seen, tally = _run(spec, threat, scene.bench, problem.fork(zlib.crc32(name.encode())))
+        first = outcome.success & (broken_by[entered] == UNBROKEN)
+        taken = torch.ones_like(first) if scene.whole else first
+        witness[entered[taken]], prediction[entered[taken]] = outcome.x[taken], seen[taken]
+        broken_by[entered[first]] = at
         queries[entered] += outcome.queries
-        tallies.append(
-            tally._replace(
-                broken=int(confirmed.sum()),
-                first=int(first.sum()),
-                queries=int(outcome.queries.sum()),
-                refused=int((outcome.success & ~confirmed).sum()),
-            )
-        )
-        tell(len(x))
-    shown = torch.ones_like(broken_by, dtype=torch.bool) if craft else broken_by != UNBROKEN
+        tallies.append(tally._replace(first=int(first.sum())))
+        tell(len(right))
+    shown = torch.ones_like(right) if scene.whole else broken_by != UNBROKEN
     return Ended(
         broken_by.to(torch.int16).cpu().numpy(),
         prediction.cpu().numpy(),
-        region.distance(witness).cpu().numpy(),
+        whole.ball.distance(witness).cpu().numpy(),
         queries.cpu().numpy(),
         witness[shown].cpu().numpy(),
         tuple(tallies),
     )
 
 
-def _goal(threat: Threat, labels: Tensor, key: Tensor, classes: int) -> Goal:
-    if not threat.targeted:
-        return Goal(labels)
-    drawn = random.integers(random.fork(key, _TARGETS), classes - 1)
-    return Goal(torch.where(drawn >= labels, drawn + 1, drawn), targeted=True)
+def _problem(scene: _Scene, threat: Threat) -> Problem:
+    goal = Goal(scene.labels)
+    if threat.targeted:
+        drawn = random.integers(random.fork(scene.key, _TARGETS), scene.classes - 1)
+        goal = Goal(torch.where(drawn >= scene.labels, drawn + 1, drawn), targeted=True)
+    eps = scene.x.new_full((len(scene.x),), threat.radius, dtype=torch.float64)
+    region = ball(threat.norm, scene.x, eps, scene.bench.data.bounds)
+    return Problem(goal, region, scene.key, stop=not scene.whole)
 
 
-def _run(spec: AttackSpec, threat: Threat, bench: Bench, problem: Problem) -> tuple[Outcome, Tally]:
+def _run(spec: AttackSpec, threat: Threat, bench: Bench, problem: Problem) -> tuple[Outcome, Tensor, Tally]:
+    """One attack and the last word on it; also the predictions (B,) at the kept points that were looked at."""
     spent = bench.target.spent
     forwards, backwards, began = spent.forwards, spent.backwards, time.process_time()
-    outcome = catalogue.run(spec, threat.radius, bench.target, problem)
+    claimed = catalogue.run(spec, threat.radius, bench.target, problem)
+    outcome, seen = _confirm(bench, problem, claimed)
     if bench.device.type == "cuda":
         torch.cuda.synchronize(bench.device)
-    seconds = time.process_time() - began
-    return outcome, Tally(len(problem.key), 0, 0, 0, spent.forwards - forwards, spent.backwards - backwards, seconds, 0)
+    return (
+        outcome,
+        seen,
+        Tally(
+            entered=len(problem.key),
+            broken=int(outcome.success.sum()),
+            first=0,
+            queries=int(outcome.queries.sum()),
+            forwards=spent.forwards - forwards,
+            backwards=spent.backwards - backwards,
+            seconds=time.process_time() - began,
+            refused=int((claimed.success & ~outcome.success).sum()),
+            faulty=int(outcome.faulty.sum()),
+        ),
+    )
 
 
-def _confirm(bench: Bench, problem: Problem, outcome: Outcome) -> tuple[Tensor, Tensor]:
-    """The last word: every kept point once more before the judge, and inside ball and bounds in float64.
-
-    Returns (B,) bool confirmed successes, and (B,) predictions at the points that were looked at.
-    """
-    looked = torch.nonzero(outcome.success | (not problem.stop)).flatten()
-    confirmed, predictions = torch.zeros_like(outcome.success), problem.goal.labels.clone()
+def _confirm(bench: Bench, problem: Problem, claimed: Outcome) -> tuple[Outcome, Tensor]:
+    """Every kept point once more before the judge, and inside ball and bounds in float64, or it is no success."""
+    looked = torch.nonzero(claimed.success | (not problem.stop)).flatten()
+    seen = torch.full_like(problem.goal.labels, -1)
+    success, queries = torch.zeros_like(claimed.success), claimed.queries.clone()
     if len(looked):
-        scores = bench.target.verdict(outcome.x[looked])
-        part = problem.select(looked)
-        confirmed[looked] = outcome.success[looked] & part.goal.reached(scores) & part.ball.contains(outcome.x[looked])
-        predictions[looked] = _predictions(scores, problem.goal.labels[looked]) if not problem.goal.targeted else scores.argmax(1)
-        outcome.queries[looked] += 1
-    return confirmed, predictions
+        scores, part = bench.target.verdict(claimed.x[looked]), problem.select(looked)
+        success[looked] = claimed.success[looked] & part.goal.reached(scores) & part.ball.contains(claimed.x[looked])
+        seen[looked] = predictions(scores)
+        queries[looked] += 1
+    return claimed._replace(success=success, queries=queries), seen
 
 
 def save(path: Path, shard: Shard, plan: str) -> None:
@@ -178,7 +197,7 @@ def save(path: Path, shard: Shard, plan: str) -> None:
 def load(path: Path, plan: str) -> Shard | None:
     """Read a shard back; None if it is absent, damaged (zip checksums) or belongs to another plan."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays["meta"].tobytes())
         if meta["plan"] != plan:
@@ -188,5 +207,5 @@ def load(path: Path, plan: str) -> Shard | None:
             for at, tallies in enumerate(meta["tallies"])
         )
         return Shard(arrays["rows"], arrays["labels"], arrays["clean"], ended)
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
+    except Exception:  # zipfile and numpy raise almost anything on damaged bytes, and all of it means the same
         return None

@@ -89,6 +89,10 @@ class Spy:
         self.asked += len(x)
         return self.inner.labels(x)
 
+    def reached(self, goal: Goal, x: Tensor) -> Tensor:
+        self.asked += len(x)
+        return self.inner.reached(goal, x)
+
     def logits(self, x: Tensor) -> Tensor:
         assert self.access in ("score", "gradient"), "asked for scores without the right to them"
         self.asked += len(x)

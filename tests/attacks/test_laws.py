@@ -158,13 +158,29 @@ def test_a_success_the_judge_refuses_is_none(spec: AttackSpec, norm: str) -> Non
 
 
 @every
-def test_a_constant_model_is_never_broken(spec: AttackSpec, norm: str) -> None:
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_a_constant_model_is_never_broken(spec: AttackSpec, norm: str, label: int) -> None:
+    """Every score ties with every other, and a tie is no success, whatever argmax makes of it."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     nn.init.zeros_(model[1].weight)
     nn.init.zeros_(model[1].bias)
     x = pictures(20)
-    outcome = catalogue.run(spec, 0.5, target(model), problem(x, torch.zeros(20, dtype=torch.int64), norm, 0.5, (0.0, 1.0)))
+    outcome = catalogue.run(spec, 0.5, target(model), problem(x, torch.full((20,), label), norm, 0.5, (0.0, 1.0)))
     assert not outcome.success.any()
+
+
+@every
+def test_a_model_that_answers_nan_is_not_broken_but_said_to_be_faulty(spec: AttackSpec, norm: str) -> None:
+    class Fragile(nn.Module):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            moved = (rows != 0.5).flatten(1).any(1, keepdim=True)
+            rise = (rows - 0.5).flatten(1).sum(1, keepdim=True)
+            return torch.where(moved, torch.nan, torch.cat((torch.ones_like(rise), rise), 1))
+
+    x = torch.full((20, 1, 4, 4), 0.5)
+    outcome = catalogue.run(spec, 0.2, target(Fragile()), problem(x, torch.zeros(20, dtype=torch.int64), norm, 0.2, (0.0, 1.0)))
+    assert not outcome.success.any()
+    assert outcome.faulty.all() or spec.access == "decision", "who sees decisions only cannot see NaN"
 
 
 @every

@@ -68,6 +68,17 @@ def test_folded_and_equal(as_graph: bool, tmp_path: Path) -> None:
     assert sum(parameter.numel() for parameter in search.parameters()) > 0
 
 
+def test_a_convolution_used_twice_is_not_folded() -> None:
+    class Shared(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            once = self.norm1(self.first(x))
+            return self.head((once + self.first(x)).mean((2, 3)))
+
+    model = lived(Shared())
+    x = torch.randn(4, 3, 8, 8)
+    assert torch.allclose(search_copy(Holder(model))[0](x), model(x), atol=1e-5)
+
+
 def test_what_cannot_be_traced_is_used_as_it_is() -> None:
     class Branching(Residual):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What preflight refuses, and what it warns of."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,26 @@ def test_probabilities_are_recognised_and_their_logarithm_attacked(model: nn.Mod
         assert torch.allclose(bench.target.logits(x), model(x).log_softmax(1), atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_in_half_precision_leave_a_gradient(model: nn.Module, tmp_path: Path, dtype: torch.dtype) -> None:
+    half = copy.deepcopy(nn.Sequential(model, nn.Softmax(1))).to(dtype)
+    x, y = digits()
+    np.savez(tmp_path / "data.npz", x=x[:120], y=y[:120])
+    dynamic = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    torch.export.save(torch.export.export(half, (torch.zeros(2, 1, 8, 8, dtype=dtype),), dynamic_shapes=dynamic), tmp_path / "m.pt2")
+    facts, bench = preflight(order(tmp_path, tmp_path / "m.pt2", tmp_path / "data.npz", JOB), torch.device("cpu"), 64)
+    assert facts.probabilities
+    assert torch.isfinite(bench.target.verdict(bench.rows(torch.arange(100)))).all()
+
+
+def test_exactly_equal_scores_are_said(model: nn.Module, tmp_path: Path) -> None:
+    class Coarse(Rounded):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.round(self.model(x) / 8) * 8
+
+    assert "tied_scores" in [found.code for found in look(made(tmp_path, Coarse(model)))]
+
+
 def test_a_model_that_answers_differently_each_time(model: nn.Module, tmp_path: Path) -> None:
     class Noisy(Rounded):
         def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +124,9 @@ def test_a_model_of_0_to_255_fed_0_to_1_is_told_so(tmp_path: Path) -> None:
             scores: Tensor = self.model(x / 255)
             return scores
 
-    assert "0..255" in named(look(made(tmp_path, Bytes())))
+    model = Bytes()
+    assert "scale=1 bounds=0,255" in named(look(made(tmp_path, model)))
+    assert look(made(tmp_path, model, meaning=DataSpec(scale=1.0, bounds=(0.0, 255.0)))) == []
 
 
 def test_a_model_of_0_to_1_fed_0_to_255_is_told_so(tmp_path: Path) -> None:
@@ -112,7 +135,7 @@ def test_a_model_of_0_to_1_fed_0_to_255_is_told_so(tmp_path: Path) -> None:
             return x - 10 * torch.relu(x - 1)
 
     given = made(tmp_path, trained(nn.Sequential(Folded(), *network())), meaning=DataSpec(scale=1.0, bounds=(0.0, 255.0)))
-    assert "[0, 1]" in named(look(given))
+    assert "scale=0.00392156863 bounds=0,1" in named(look(given))
 
 
 def test_data_stored_nhwc_is_told_so_where_shapes_fit_either_way(tmp_path: Path) -> None:

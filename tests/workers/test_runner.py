@@ -12,6 +12,7 @@ import pytest
 import torch
 from workers.orders import gone, order, report, running, serve, talk, wait_for
 
+from sparring.attacks import random
 from sparring.contract.report import ROW_COLUMNS
 from sparring.contract.runner import Done, Failed, Told
 from sparring.contract.specs import ModelSpec
@@ -76,6 +77,22 @@ def test_report_counts_what_the_rows_say(done) -> None:
     assert told.provenance.rows_independent
 
 
+def test_every_query_stands_in_the_rows_and_in_the_cost(done) -> None:
+    rows, told = table(done), report(done)
+    attacks = [each for result in told.threats for each in result.each]
+    assert sum(int(row["queries"]) for row in rows) == sum(each.queries for each in attacks)
+    assert told.cost.queries == told.cost.forwards == sum(each.forwards for each in attacks) + 300
+    assert told.cost.backwards == sum(each.backwards for each in attacks)
+    for result in told.threats:
+        for each in result.each:
+            assert each.robust.count == each.entered - each.broken
+            assert each.entered == told.clean.count
+        distances = [
+            float(row["distance"]) for row in rows if row["broken_by"] not in ("", "clean") and float(row["eps"]) == result.threat.radius
+        ]
+        assert result.median_distance == pytest.approx(np.median(distances))
+
+
 def test_every_example_is_a_break_for_whoever_looks(done) -> None:
     """By a module loaded afresh, row by row, in float64, without the service."""
     model = load_model(Path(done.model_path), "pt2", ModelSpec()).module
@@ -84,6 +101,7 @@ def test_every_example_is_a_break_for_whoever_looks(done) -> None:
         clean, labels = data["x"].astype(np.float64) / 255, data["y"]
     broken = {(int(row["row"]), row["norm"], float(row["eps"])) for row in table(done) if row["broken"] == "1"}
     named = [report(done).threats[at].threat for at in threats]
+    distances = {(int(row["row"]), row["norm"], float(row["eps"])): float(row["distance"] or 0) for row in table(done)}
     assert {(int(row), threat.norm, threat.radius) for row, threat in zip(rows, named, strict=True)} == broken
     with torch.no_grad():
         assert (model(torch.from_numpy(x)).argmax(1).numpy() != labels[rows]).all()
@@ -91,7 +109,9 @@ def test_every_example_is_a_break_for_whoever_looks(done) -> None:
     assert x.max() <= 1
     for row, threat, point in zip(rows, named, x, strict=True):
         delta = (point.astype(np.float64) - clean[row].astype(np.float32).astype(np.float64)).ravel()
-        assert (np.abs(delta).max() if threat.norm == "linf" else np.linalg.norm(delta)) <= threat.radius
+        length = np.abs(delta).max() if threat.norm == "linf" else np.linalg.norm(delta)
+        assert length <= threat.radius
+        assert length == pytest.approx(distances[int(row), threat.norm, threat.radius])
 
 
 def same(one, other) -> None:
@@ -170,13 +190,24 @@ def test_craft_leaves_a_dataset(uploads: Path, tmp_path: Path) -> None:
     assert told.threats[0].each[0].backwards >= told.clean.count * 10
 
 
-def test_a_targeted_break_reaches_its_target_in_the_ball(uploads: Path, tmp_path: Path) -> None:
+def test_a_targeted_break_reaches_the_target_drawn_for_the_row(uploads: Path, tmp_path: Path) -> None:
     job = {"threats": [{"norm": "linf", "eps": 0.3, "targeted": True}], "attacks": [{"kind": "pgd", "steps": 20}], "rows": 100}
     given = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", job)
     assert isinstance(serve(given), Done)
+    rows = torch.arange(100)
+    drawn = random.integers(random.fork(random.keys(0, rows), 7), 9)
+    labels = torch.from_numpy(orders.digits()[1][:100])
+    targets = torch.where(drawn >= labels, drawn + 1, drawn)
     broken = [row for row in table(given) if row["broken_by"] == "pgd"]
-    assert broken
-    assert all(row["prediction"] != row["label"] for row in broken)
+    assert len(broken) > 10
+    assert all(int(row["prediction"]) == int(targets[int(row["row"])]) != int(row["label"]) for row in broken)
+
+
+def test_fewer_rows_are_the_same_rows(done, uploads: Path, tmp_path: Path) -> None:
+    """Another number of rows cuts and orders the shards anew; what becomes of a row does not change by a bit."""
+    part = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", JOB | {"rows": 130})
+    assert isinstance(serve(part), Done)
+    assert table(part) == [row for row in table(done) if int(row["row"]) < 130]
 
 
 def test_unlabelled_data_are_held_to_the_models_own_word(uploads: Path, tmp_path: Path) -> None:
