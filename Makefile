@@ -50,7 +50,7 @@ lock: ## Refresh constraints/cpu.txt from what the registry offers today
 	$(PYTHON) -m venv "$$work/venv"; \
 	"$$work/venv/bin/python" -m pip install -qq --upgrade pip; \
 	"$$work/venv/bin/python" -m pip install -qq -c "$$work/torch.txt" $(TORCH_ARGS) --no-deps torch; \
-	"$$work/venv/bin/python" -m pip install -qq -c "$$work/torch.txt" -e '.[all]' --group dev; \
+	"$$work/venv/bin/python" -m pip install -qq -c "$$work/torch.txt" -e '.[all,onnx]' --group dev; \
 	sed -n '/^#/p' constraints/cpu.txt > "$$work/cpu.txt"; \
 	"$$work/venv/bin/python" -m pip freeze --all --exclude-editable --exclude setuptools | sed 's/+cpu$$//' >> "$$work/cpu.txt"; \
 	if grep -i -E '^(nvidia|triton|torchvision)' "$$work/cpu.txt"; then exit 1; fi; \

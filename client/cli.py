@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from sparring.commands import catalogue, doctor, evaluate, export, jobs, report, stack, uploads
+from sparring.commands import catalogue, doctor, evaluate, export, jobs, keys, report, stack, uploads
 from sparring.errors import SparringError, UsageProblem
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ for command in (evaluate.evaluate, evaluate.craft, stack.up, stack.demo, export.
 app.add_typer(uploads.models, name="models")
 app.add_typer(uploads.datasets, name="datasets")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
 app.add_typer(report.app, name="report")
 app.add_typer(catalogue.attacks, name="attacks")
 app.add_typer(catalogue.suites, name="suites")

@@ -1,11 +1,13 @@
 """The stack on this machine: found where it runs, else started for a while as a process of its own and taken down again."""
 
 import json
+import math
 import os
 import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -53,6 +55,14 @@ def running(data: Path) -> Stack | None:
     except (OSError, ValueError, KeyError, TypeError, SparringError):
         return None
     return stack
+
+
+def age(data: Path) -> float:
+    """Seconds since the stack that runs on a data folder was ready; infinite where there is none."""
+    try:
+        return time.time() - (data / "stack.json").stat().st_mtime
+    except OSError:
+        return math.inf
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -112,7 +122,7 @@ def started(
         ServiceAway: it does not start, with its own words for why.
     """
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise UsageProblem(f"The data folder {data} cannot be made: {error.strerror}", "Name another with SPARRING_DATA") from error
     arguments = ["--data", str(data), "--port", str(port), "--device", device, "--until-eof", *(["--host", host] if host else [])]

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Report
-from sparring.contract.resources import AttackInfo, DatasetInfo, JobInfo, ModelInfo
+from sparring.contract.resources import DatasetInfo, JobInfo, KeyInfo, ModelInfo
 from sparring.reports import text
 
 WIDE = 200
@@ -137,7 +137,7 @@ def job(found: JobInfo) -> None:
     )
 
 
-def attacks(found: Iterable[AttackInfo]) -> None:
-    """A table of attacks."""
-    rows = [(a.kind, a.title, a.knowledge, a.access, ", ".join(a.norms), a.summary) for a in found]
-    table("", ("kind", "title", "knowledge", "needs", "norms", "what it does"), rows)
+def keys(found: Iterable[KeyInfo]) -> None:
+    """A table of API keys."""
+    rows = [(k.id, k.name, *(f"{at:%Y-%m-%d %H:%M}" if at else "–" for at in (k.created, k.last_used, k.expires))) for k in found]
+    table("", ("id", "name", "created", "last used", "expires"), rows)

@@ -2,10 +2,10 @@
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field
 
-from sparring.contract.base import Frozen
-from sparring.contract.quantity import PositiveQuantity, value
+from sparring.contract.base import Frozen, require_kind
+from sparring.contract.quantity import NotBool, PositiveQuantity, value
 from sparring.contract.threat import Norm
 
 Access = Literal["decision", "score", "gradient"]
@@ -57,10 +57,10 @@ class PGD(AttackBase):
     norms = ("linf", "l2")
 
     kind: Literal["pgd"] = "pgd"
-    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 40
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS), NotBool] = 40
     alpha: PositiveQuantity | None = None
     """Step size in units of the data; `2.5 * eps / steps` unless given."""
-    restarts: Annotated[int, Field(ge=1, le=MAX_RESTARTS)] = 1
+    restarts: Annotated[int, Field(ge=1, le=MAX_RESTARTS), NotBool] = 1
     start: Literal["random", "clean"] = "random"
     """Where the first restart begins; further restarts always begin at random."""
     loss: Loss = "ce"
@@ -81,11 +81,11 @@ class Noise(AttackBase):
     converges = False
 
     kind: Literal["noise"] = "noise"
-    draws: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 10
+    draws: Annotated[int, Field(ge=1, le=MAX_STEPS), NotBool] = 10
     """Independent draws; a row counts as broken when any one of them is misclassified."""
 
 
-AttackSpec = Annotated[FGSM | PGD | Noise, Field(discriminator="kind")]
+AttackSpec = Annotated[FGSM | PGD | Noise, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, ATTACKS))]
 ATTACKS: tuple[type[FGSM] | type[PGD] | type[Noise], ...] = get_args(get_args(AttackSpec)[0])
 """Every attack of the contract, in the order of the union."""
 

@@ -1,5 +1,8 @@
 """What every travelling object is: frozen, closed, finite."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -13,3 +16,10 @@ class Frozen(BaseModel):
         use_attribute_docstrings=True,
         serialize_by_alias=True,
     )
+
+
+def require_kind(given: Any, known: Iterable[type[BaseModel]]) -> Any:
+    """What was given for a union told apart by `kind`; ValueError lists the known kinds where it names none."""
+    if isinstance(given, dict) and "kind" not in given:
+        raise ValueError(f"the kind is missing: give one of {', '.join(model.model_fields['kind'].default for model in known)}")
+    return given

@@ -1,19 +1,20 @@
 """Jobs: what a user asks a worker to do. Models and data are named by sha256 or id, never by path."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, PlainSerializer, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, TypeAdapter, model_validator
 
 from sparring.contract.attacks import SUITES, AttackSpec, Knowledge, SuiteName
-from sparring.contract.base import Frozen
-from sparring.contract.threat import Threat
+from sparring.contract.base import Frozen, require_kind
+from sparring.contract.quantity import Listed, NotBool, NotEmpty
+from sparring.contract.threat import Norm, Threat
 
 Ref = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$|^(mdl|dat)_[0-9a-z]{20}$")]
 """An id (`mdl_…`, `dat_…`) or the sha256 of what was uploaded; with a sha256 the newest upload of those bytes is meant."""
 
-Seconds = Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Rows = Annotated[int, Field(ge=1)]
+Seconds = Annotated[int, Field(ge=1, le=30 * 24 * 3600), NotBool]
+Seed = Annotated[int, Field(ge=0, lt=2**63), NotBool]
+Rows = Annotated[int, Field(ge=1), NotBool]
 Where = Literal["auto", "cpu", "gpu"]
 """`auto`: a GPU worker when one is alive, else any."""
 
@@ -30,15 +31,19 @@ class Evaluate(Frozen):
     kind: Literal["evaluate"] = "evaluate"
     model: Ref
     data: Ref
-    threats: Annotated[tuple[Threat, ...], Field(min_length=1, max_length=100)]
-    attacks: Annotated[tuple[AttackSpec, ...], Field(max_length=100)] = ()
+    threats: Annotated[tuple[Threat, ...], Field(max_length=100), NotEmpty(), Listed]
+    attacks: Annotated[tuple[AttackSpec, ...], Field(max_length=100), Listed] = ()
     """Attacks to run; a job has either these or a suite. With neither it runs the suite `quick`."""
     suite: SuiteName | None = None
-    knowledge: Annotated[frozenset[Knowledge], Field(min_length=1), PlainSerializer(sorted)] = frozenset({"white", "gray", "black"})
+    knowledge: Annotated[frozenset[Knowledge], NotEmpty(), Listed, PlainSerializer(sorted)] = frozenset({"white", "gray", "black"})
     """What the attacker may know; attacks of a suite that need more are left out."""
     rows: Rows | None = None
     """Evaluate the first so many rows of the dataset; all unless given."""
     seed: Seed = 0
+    precision: Literal["exact"] = "exact"
+    """How the attacks compute: `exact` searches in float32. The verdict is the unchanged model's in any case."""
+    stop: Literal["full"] = "full"
+    """When to leave a row: `full` tries every attack on every row that was right, so that each attack has a figure of its own."""
     timeout: Seconds = 6 * 3600
     """Wall-clock seconds after which the job ends as timed_out."""
     device: Where = "auto"
@@ -47,8 +52,11 @@ class Evaluate(Frozen):
     def _consistent(self) -> Self:
         if self.attacks and self.suite:
             raise ValueError("attacks and suite exclude each other: give one of them")
-        if len({(t.norm, t.radius, t.targeted) for t in self.threats}) < len(self.threats):
-            raise ValueError("threats: the same threat is listed twice")
+        seen: set[tuple[str, float, bool]] = set()
+        for at, threat in enumerate(self.threats):
+            if (same := (threat.norm, threat.radius, threat.targeted)) in seen:
+                raise ValueError(f"threats.{at}: the same threat is listed twice")
+            seen.add(same)
         for at, attack in enumerate(self.attacks):
             if attack.knowledge not in self.knowledge:
                 raise ValueError(f"attacks.{at}: {attack.kind} needs {attack.knowledge}-box knowledge, which the job does not grant")
@@ -56,7 +64,9 @@ class Evaluate(Frozen):
                 _fits(attack, threat, f"attacks.{at}")
         for at, threat in enumerate(self.threats):
             if not self.against(threat):
-                raise ValueError(f"threats.{at}: no attack of the suite is defined for norm {threat.norm} with this knowledge")
+                covered = ", ".join(norm for norm in get_args(Norm) if self.against(Threat(norm=norm, eps=0)))
+                what = f"no attack of the suite is defined for norm {threat.norm} with this knowledge"
+                raise ValueError(f"threats.{at}: {what} (it covers {covered or 'nothing'})")
         return self
 
     def against(self, threat: Threat) -> tuple[AttackSpec, ...]:
@@ -95,5 +105,6 @@ class Craft(Frozen):
         return (self.attack,)
 
 
-Job = Annotated[Evaluate | Craft, Field(discriminator="kind")]
+# Discriminator, not Field: FastAPI would take a Field for its own, and apply it to what the validator returns.
+Job = Annotated[Evaluate | Craft, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, (Evaluate, Craft)))]
 JOB: TypeAdapter[Evaluate | Craft] = TypeAdapter(Job)

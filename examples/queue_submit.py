@@ -1,6 +1,7 @@
 """Submit a job by queue, with RQ alone: nothing of Sparring is imported, only `redis` and `rq` are needed.
 
-    python examples/queue_submit.py job.json --redis redis://127.0.0.1:6379/0 --url http://127.0.0.1:8787 --key svc_… --out report.json
+    export REDIS_URL=redis://127.0.0.1:6379/0 SPARRING_URL=http://127.0.0.1:8787 SPARRING_KEY=svc_…
+    python examples/queue_submit.py job.json --out report.json
 
 `job.json` is a job as the HTTP API takes it; model and data are named by id or by the sha256 of what was uploaded:
 

@@ -13,6 +13,8 @@ from sparring.reports import text
 from sparring.reports.figures import curve_svg
 
 _HERE = Path(__file__).parent
+FOLDED = 20
+"""Classes above which their table is folded away."""
 _SAID = ("rate", "interval", "percent", "number", "fraction", "figure", "duration", "threat_text", "trust_text", "evidence_text")
 
 
@@ -77,6 +79,7 @@ def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
             curves=drawn,
             examples=[(threat, chosen) for threat, chosen in examples if chosen],
             classes=text.class_rows(report.threats),
+            folded=FOLDED,
             job=report.job.model_dump_json(indent=2),
             command=text.command(report),
             command_from_files=text.command_from_files(report),

@@ -225,6 +225,8 @@ def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
         yield from ("--device", job.device)
     if job.timeout != type(job).model_fields["timeout"].default:
         yield from ("--timeout", str(job.timeout))
+    if isinstance(job, Craft):
+        yield from ("-o", "crafted.npz")
 
 
 def _upload_flags(report: Report) -> Iterable[str]:

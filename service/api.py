@@ -1,6 +1,7 @@
 """`python -P -m sparring.service.api`: serves the API on the address of the settings."""
 
 import argparse
+import os
 import socket
 import sys
 
@@ -10,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sparring.service.app import create_app
 from sparring.service.auth import UnsafeSettings, check
+from sparring.service.listening import listen
 from sparring.storage import database, keys, logs
 from sparring.storage.settings import Settings
 from sparring.storage.tables import DEFAULT_PROJECT
@@ -25,17 +27,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _listen(settings: Settings, fd: int | None) -> socket.socket:
-    if fd is not None:
-        return socket.socket(fileno=fd)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-
-
 def serve(settings: Settings, fd: int | None = None) -> None:
     """Serves until SIGTERM or Ctrl-C. Raises OSError where the address cannot be had."""
     app = create_app(settings)
-    with _listen(settings, fd) as listening:
+    with listen(settings) if fd is None else socket.socket(fileno=fd) as listening:
         # uvicorn's own access log would repeat ours, with the query in it.
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE, server_header=False)
         uvicorn.Server(config).run(sockets=[listening])
@@ -44,6 +39,7 @@ def serve(settings: Settings, fd: int | None = None) -> None:
 def main() -> int:
     """Migrates the records, then serves. 2 where the settings or the surroundings forbid it."""
     arguments = _arguments()
+    os.umask(0o077)
     try:
         settings = Settings()
         check(settings)

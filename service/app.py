@@ -10,6 +10,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 import sparring
 from sparring.service import auth, catalogue, datasets, events, health, jobs, keys, models, openapi, problems, reports
 from sparring.service.context import Context
+from sparring.service.liveness import Liveness
 from sparring.service.middleware import PlainErrors, RequestLog
 from sparring.storage import database, queue
 from sparring.storage.artifacts import Folder
@@ -32,8 +33,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine, redis = database.connect(settings.database), queue.connect(settings.redis_url)
-        app.state.context = Context(settings, engine, Folder(settings.artifacts), redis)
+        engine, redis = database.connect(settings.database), queue.connect(settings.redis_url, hasty=True)
+        app.state.context = Context(settings, engine, Folder(settings.artifacts), redis, Liveness(redis))
         try:
             yield
         finally:

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from redis import Redis
 from sqlalchemy import Engine
 
+from sparring.service.liveness import Liveness
 from sparring.storage.artifacts import Folder
 from sparring.storage.settings import Settings
 
@@ -22,6 +23,8 @@ class Context:
     engine: Engine
     folder: Folder
     redis: Redis
+    """A hasty connection: a caller waits."""
+    liveness: Liveness
 
 
 def _context(request: Request) -> Context:

@@ -21,7 +21,7 @@ import httpx2
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from sparring.service import redis
+from sparring.service import listening, redis
 from sparring.service.supervisor import Child, StartError, Supervisor
 from sparring.storage import database, keys, queue
 from sparring.storage.settings import Settings
@@ -71,18 +71,11 @@ def _locked(data: Path) -> Iterator[None]:
 
 def _listen(settings: Settings) -> socket.socket:
     """The API's socket. The supervisor keeps it: while a dead API is started again, callers wait instead of being turned away."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+        return listening.listen(settings)
     except OSError as error:
         hint = "choose another with --port (0: any free one)"
         raise StartError(f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}; {hint}") from error
-
-
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def _fresh_key(settings: Settings) -> str:
@@ -136,7 +129,7 @@ class Stack:
     def start(self, device: str | None) -> dict[str, str]:
         """Starts everything, the worker unless device is None; returns what a client needs. Raises StartError, NoRedis."""
         self._start_redis()
-        key, url, fd = _fresh_key(self._settings), _url(self._listening), self._listening.fileno()
+        key, url, fd = _fresh_key(self._settings), listening.url(self._listening), self._listening.fileno()
         self._start("api", "service.api", "--fd", str(fd), pass_fds=[fd], ready=lambda: _answers(url))
         self._start("dispatcher", "workers.dispatcher")
         if device is not None:
@@ -191,6 +184,7 @@ def _stop(*_: object) -> NoReturn:
 def main() -> int:
     """Runs the stack until SIGTERM, Ctrl-C or the end of stdin. 2 where it cannot be started."""
     arguments = _arguments()
+    os.umask(0o077)
     given = {name: value for name in ("data", "host", "port") if (value := getattr(arguments, name)) is not None}
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)

@@ -9,18 +9,25 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from sparring.contract.resources import JobInfo
+from sparring.contract.resources import EventInfo, JobInfo
 from sparring.contract.states import FINAL
 from sparring.service.auth import Project
-from sparring.service.context import Ctx
+from sparring.service.context import Context, Ctx
 from sparring.storage import events, jobs
 from sparring.storage.errors import Missing
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 BATCH = 500
-PAUSE = 0.5
-"""Seconds between two looks into the records."""
+SHORTEST, LONGEST = 0.1, 0.3
+"""Seconds between two looks into the records: after news, and when there has been none for a while."""
+
+
+def _look(context: Context, project: str, job_id: str, after: int) -> tuple[bool, tuple[EventInfo, ...]]:
+    """Whether the job has ended, and its next events. Raises Missing."""
+    # The state is read before the events: a job seen as ended has no event still to come.
+    ended = jobs.get(context.engine, project, job_id).state in FINAL
+    return ended, events.list_events(context.engine, project, job_id, after=after, limit=BATCH)
 
 
 def _existing(context: Ctx, project: Project, job_id: str) -> JobInfo:
@@ -39,12 +46,10 @@ async def job_events(
 
     Starts after `Last-Event-ID`, or with the first event; ends when the job has ended and all is told.
     """
-    told = last_event_id
+    told, pause = last_event_id, SHORTEST
     while True:
-        # The state is read before the events: a job seen as ended has no event still to come.
         try:
-            ended = (await run_in_threadpool(jobs.get, context.engine, project, job.id)).state in FINAL
-            news = await run_in_threadpool(events.list_events, context.engine, project, job.id, after=told, limit=BATCH)
+            ended, news = await run_in_threadpool(_look, context, project, job.id, told)
         except Missing:
             return
         for event in news:
@@ -53,4 +58,5 @@ async def job_events(
         if ended and len(news) < BATCH:
             return
         if not news:
-            await anyio.sleep(PAUSE)
+            await anyio.sleep(pause)
+        pause = SHORTEST if news else min(1.5 * pause, LONGEST)

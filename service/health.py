@@ -10,7 +10,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import sparring
 from sparring.service.context import Context, Ctx
-from sparring.storage import queue
 from sparring.storage.database import reading
 
 router = APIRouter(tags=["health"])
@@ -54,11 +53,10 @@ def _database(context: Context) -> Check:
 
 
 def _queue(context: Context) -> tuple[Check, Check]:
-    try:
-        alive = sorted(queue.alive(context.redis))
-    except queue.Unreachable:
+    alive = context.liveness.queues()
+    if alive is None:
         return Check(ok=False, detail="the queue cannot be reached; accepted jobs wait in the records"), Check(ok=False, detail="unknown")
-    return Check(ok=True), Check(ok=bool(alive), detail=", ".join(alive) or "no live worker")
+    return Check(ok=True), Check(ok=bool(alive), detail=", ".join(sorted(alive)) or "no live worker")
 
 
 @router.get("/healthz", summary="Is the process up?")

@@ -1,6 +1,5 @@
 """Jobs: taken on with 202, followed, cancelled, tried again, deleted."""
 
-from collections.abc import Collection
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Response
@@ -15,7 +14,7 @@ from sparring.service.context import MAX_BODY, Context, Ctx
 from sparring.service.examples import JOBS
 from sparring.service.pages import Linking, PageQuery
 from sparring.service.problems import Fault, invalid
-from sparring.storage import jobs, queue, uploads
+from sparring.storage import jobs, uploads
 from sparring.storage.errors import Missing
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -32,24 +31,14 @@ class JobQuery(PageQuery):
     state: State | None = None
 
 
-def _alive(context: Context) -> Collection[str] | None:
-    """Queues with a live worker; None when nobody can tell."""
-    try:
-        return queue.alive(context.redis)
-    except queue.Unreachable:
-        return None
-
-
-def _noted(job: JobInfo, alive: Collection[str] | None) -> JobInfo:
-    if alive is not None:
-        return jobs.with_note(job, alive)
+def _noted(context: Context, job: JobInfo) -> JobInfo:
+    """The job, with what keeps it waiting if it is queued."""
     if job.state != "queued":
         return job
-    return job.model_copy(update={"note": "the queue cannot be reached; the job is kept and starts when it is back"})
-
-
-def _note(context: Context, job: JobInfo) -> JobInfo:
-    return _noted(job, _alive(context)) if job.state == "queued" else job
+    alive = context.liveness.queues()
+    if alive is None:
+        return job.model_copy(update={"note": "the queue cannot be reached; the job is kept and starts when it is back"})
+    return jobs.with_note(job, alive)
 
 
 def _unknown(context: Context, project: str, job: Job, missing: Missing) -> Problem:
@@ -73,6 +62,7 @@ def submit_job(
 ) -> JobInfo:
     """Takes the job on: from here on it will run, whatever happens to the queue.
 
+    Nobody asks the queue here: what may keep the job waiting is in the `note` of `GET /v1/jobs/{id}`.
     With an `Idempotency-Key` that was used for the same job before, answers with that job; for another job, 422.
     """
     try:
@@ -80,7 +70,7 @@ def submit_job(
     except Missing as missing:
         raise _unknown(context, project, job, missing) from missing
     response.headers["Location"] = f"/v1/jobs/{accepted.id}"
-    return _note(context, accepted)
+    return accepted
 
 
 @router.get("", summary="All jobs")
@@ -88,14 +78,13 @@ def list_jobs(context: Ctx, project: Project, query: Annotated[JobQuery, Query()
     """The newest first; of one idempotency key or in one state if asked."""
     page = jobs.list_jobs(context.engine, project, limit=query.limit, cursor=query.cursor, key=query.key, state=query.state)
     links.to_next(page)
-    alive = _alive(context) if any(job.state == "queued" for job in page.items) else ()
-    return Page(items=tuple(_noted(job, alive) for job in page.items), next_cursor=page.next_cursor)
+    return page.model_copy(update={"items": tuple(_noted(context, job) for job in page.items)})
 
 
 @router.get("/{job_id}", summary="One job")
 def get_job(context: Ctx, project: Project, job_id: str) -> JobInfo:
     """Where it stands; `note` says what keeps a queued job waiting."""
-    return _note(context, jobs.get(context.engine, project, job_id))
+    return _noted(context, jobs.get(context.engine, project, job_id))
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job")
@@ -107,7 +96,7 @@ def cancel_job(context: Ctx, project: Project, job_id: str) -> JobInfo:
 @router.post("/{job_id}/retry", summary="Try a job again")
 def retry_job(context: Ctx, project: Project, job_id: str) -> JobInfo:
     """Queues a failed, cancelled or timed out job anew; 409 for any other."""
-    return _note(context, jobs.retry(context.engine, project, job_id))
+    return jobs.retry(context.engine, project, job_id)
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job")

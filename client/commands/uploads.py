@@ -1,17 +1,52 @@
 """`sparring models` and `sparring datasets`: push, list, show, rm."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sparring.commands import options as o
 
-models = typer.Typer(no_args_is_help=True, help="Models: push, list, show, rm.")
-datasets = typer.Typer(no_args_is_help=True, help="Datasets: push, list, show, rm.")
+if TYPE_CHECKING:
+    from sparring.sdk import Client, Uploads
 
 File = Annotated[str, typer.Argument(metavar="FILE", show_default=False)]
 Ref = Annotated[str, typer.Argument(metavar="ID", help="Its id or the sha256 of its bytes.", show_default=False)]
+Ident = Annotated[str, typer.Argument(metavar="ID", help="Its id.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="What to call it; the file's name unless given.", show_default=False)]
+
+
+def _family(noun: str, family: "Callable[[Client], Uploads[Any, Any]]") -> typer.Typer:
+    """What models and datasets have in common: list, show, rm."""
+    app = typer.Typer(no_args_is_help=True, help=f"{noun.capitalize()}s: push, list, show, rm.")
+
+    @app.command("list", help=f"All {noun}s, the newest first.")
+    def list_uploads() -> None:
+        from sparring import local, show
+
+        with local.service() as client:
+            show.uploads(family(client).list())
+
+    @app.command("show", help=f"One {noun}.")
+    def show_upload(ref: Ref, as_json: o.Json = False) -> None:
+        from sparring import local, show
+
+        with local.service() as client:
+            info = family(client).get(ref)
+        typer.echo(info.model_dump_json(indent=2)) if as_json else show.upload(info)
+
+    @app.command("rm", help=f"Delete a {noun}.")
+    def remove_upload(ident: Ident) -> None:
+        from sparring import local
+
+        with local.service() as client:
+            family(client).delete(ident)
+
+    return app
+
+
+models = _family("model", lambda client: client.models)
+datasets = _family("dataset", lambda client: client.datasets)
 
 
 @models.command("push")
@@ -35,34 +70,6 @@ def push_model(
     typer.echo(info.model_dump_json(indent=2)) if as_json else show.upload(info)
 
 
-@models.command("list")
-def list_models() -> None:
-    """All models, the newest first."""
-    from sparring import local, show
-
-    with local.service() as client:
-        show.uploads(client.models.list())
-
-
-@models.command("show")
-def show_model(ref: Ref, as_json: o.Json = False) -> None:
-    """One model."""
-    from sparring import local, show
-
-    with local.service() as client:
-        info = client.models.get(ref)
-    typer.echo(info.model_dump_json(indent=2)) if as_json else show.upload(info)
-
-
-@models.command("rm")
-def remove_model(ref: Ref) -> None:
-    """Delete a model."""
-    from sparring import local
-
-    with local.service() as client:
-        client.models.delete(ref)
-
-
 @datasets.command("push")
 def push_dataset(
     file: File, name: Name = None, bounds: o.Bounds = None, scale: o.Scale = None, layout: o.DataLayout = None, as_json: o.Json = False
@@ -75,31 +82,3 @@ def push_dataset(
     with local.service() as client:
         info = client.datasets.upload(file, name, spec)
     typer.echo(info.model_dump_json(indent=2)) if as_json else show.upload(info)
-
-
-@datasets.command("list")
-def list_datasets() -> None:
-    """All datasets, the newest first."""
-    from sparring import local, show
-
-    with local.service() as client:
-        show.uploads(client.datasets.list())
-
-
-@datasets.command("show")
-def show_dataset(ref: Ref, as_json: o.Json = False) -> None:
-    """One dataset."""
-    from sparring import local, show
-
-    with local.service() as client:
-        info = client.datasets.get(ref)
-    typer.echo(info.model_dump_json(indent=2)) if as_json else show.upload(info)
-
-
-@datasets.command("rm")
-def remove_dataset(ref: Ref) -> None:
-    """Delete a dataset."""
-    from sparring import local
-
-    with local.service() as client:
-        client.datasets.delete(ref)

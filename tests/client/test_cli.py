@@ -1,8 +1,10 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +12,16 @@ from typing import NamedTuple
 import pytest
 
 from sparring import cli
+from sparring.commands import evaluate
+from sparring.contract.attacks import PGD
+from sparring.contract.jobs import Craft
 from sparring.contract.report import Report
 from sparring.contract.states import Reason
-from sparring.storage import jobs
+from sparring.contract.threat import Threat
+from sparring.errors import ApiError
+from sparring.reports import text
+from sparring.sdk import Client
+from sparring.storage import jobs, keys
 from tests.client.conftest import FILES
 from tests.reports import factory
 
@@ -155,6 +164,29 @@ def test_craft_asks_for_one_threat_and_writes_the_dataset(sparring, files, worke
     assert sparring("craft", *files, "--eps", "1", "--eps", "2", "--attack", "pgd", "-o", "hard.npz").returncode == 4
 
 
+@pytest.mark.parametrize("kind", ["evaluate", "craft", "suite"])
+def test_the_commands_a_report_prints_make_the_same_job(sparring, tmp_path, monkeypatch, kind):
+    made = []
+    monkeypatch.setattr(evaluate, "_run", lambda sides, make, *rest: made.append((sides, make)))
+    sample = factory.report()
+    job = sample.job
+    if kind == "craft":
+        threat = Threat(norm="linf", eps="8/255", targeted=True)
+        job = Craft(model=job.model, data=job.data, threat=threat, attack=PGD(steps=7), rows=9, device="cpu")
+    elif kind == "suite":
+        job = job.model_copy(update={"attacks": (), "suite": "quick", "knowledge": frozenset({"white"}), "timeout": 60})
+    sample = sample.model_copy(update={"job": job})
+    for name in (sample.model.name, sample.data.name):
+        (tmp_path / name).touch()
+    for line in (text.command(sample), text.command_from_files(sample)):
+        done = sparring(*shlex.split(line)[1:])
+        assert done.returncode == 0, done.stderr
+    assert [make(job.model, job.data) for _, make in made] == [job, job]
+    by_id, by_file = (sides for sides, _ in made)
+    assert (by_id.model_ref, by_id.data_ref) == (job.model, job.data)
+    assert (by_file.model_spec, by_file.data_spec) == (sample.model.spec, sample.data.spec)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_cancels_its_job(served, files, number, code, eventually):
     variables = {**os.environ, "SPARRING_URL": served.url, "SPARRING_KEY": served.key}
@@ -202,8 +234,27 @@ def test_uploads_by_hand(sparring, files):
     data = json.loads(sparring("datasets", "push", files[1], "--json").stdout)
     assert data["id"] in sparring("datasets", "list").stdout
     for family, one in (("models", model), ("datasets", data)):
+        assert sparring(family, "rm", one["sha256"]).returncode == 2
         assert sparring(family, "rm", one["id"]).returncode == 0
         assert sparring(family, "show", one["id"]).returncode == 2
+
+
+def test_keys_by_hand(sparring, served):
+    made = sparring("keys", "create", "ci", "--days", "7")
+    secret, id = made.stdout.strip(), made.stderr.split()[0]
+    assert made.stdout == f"{secret}\n"
+    listed = sparring("keys", "list").stdout
+    assert "tests" in listed
+    assert secret not in listed
+    (ours,) = [key for key in keys.list_keys(served.engine, "default") if key.name == "ci"]
+    assert (ours.id, round((ours.expires - ours.created) / timedelta(days=1))) == (id, 7)
+    with Client(served.url, secret) as client:
+        assert list(client.models.list()) == []
+        assert sparring("keys", "revoke", id).returncode == 0
+        with pytest.raises(ApiError, match="revoked"):
+            list(client.models.list())
+    assert json.loads(sparring("keys", "create", "for ever", "--json").stdout)["expires"] is None
+    assert sparring("keys", "revoke", id).returncode == 2
 
 
 def test_hostile_text_of_a_service_does_not_reach_the_terminal(sparring, files, worker):

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -63,6 +64,12 @@ def test_a_stack_lives_as_long_as_the_block(stand_in, tmp_path):
         assert process.poll() is None
     assert process.returncode == 0
     assert (tmp_path / "data" / "ended").read_text() == "in order"
+
+
+def test_a_data_folder_is_nobody_else_s(stand_in, tmp_path):
+    stand_in(STACK)
+    with local.started(tmp_path / "data"):
+        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_a_stack_is_taken_down_when_the_block_fails(stand_in, tmp_path):

@@ -69,6 +69,19 @@ def test_only_the_api_is_reached_from_outside_and_only_from_this_machine(name: s
         assert service["networks"] == ["inside"]
 
 
+def test_redis_lets_nobody_in_without_the_password_of_the_environment():
+    command = SERVICES["redis"]["command"]
+    password = command[command.index("--requirepass") + 1]
+    assert re.fullmatch(r"\$\{REDIS_PASSWORD:\?.+\}", password)
+    assert SERVICES["redis"]["environment"] == {"REDISCLI_AUTH": password}
+    assert {service["environment"]["SPARRING_REDIS_URL"] for service in OURS.values()} == {f"redis://:{password}@redis:6379/0"}
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-gpu"])
+def test_a_worker_s_memory_is_limited(name: str):
+    assert re.fullmatch(r"\$\{WORKER_MEMORY:-\d+g\}", SERVICES[name]["mem_limit"])
+
+
 def test_redis_forgets_nothing():
     command = SERVICES["redis"]["command"]
     assert command[command.index("--appendonly") + 1] == "yes"

@@ -152,6 +152,14 @@ def test_empty_classes_curve_and_rows_do_not_break_the_page():
     assert "nan" not in page.text.lower().split()
 
 
+@pytest.mark.parametrize(("count", "folds"), [(20, 1), (21, 2)])
+def test_a_long_table_of_classes_is_folded_away(count, folds):
+    page = Page(html(factory.report(classes=count)))
+    assert page.open == []
+    assert len(page.all("details")) == folds
+    assert ("All 21 classes" in page.text) == (count == 21)
+
+
 def test_settings_facts_and_commands_are_there():
     report = factory.report()
     text = words(Page(html(report)))

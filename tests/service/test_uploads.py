@@ -48,7 +48,7 @@ def test_a_dataset_with_bounds(served: Served) -> None:
         ("std=0", "/std"),
         ("mean=a", "/mean"),
         ("mean=1&mean=nan", "/mean"),
-        ("mean=0.1,0.2&std=1,1,1", ""),
+        ("mean=0.1,0.2&std=1,1,1", "/std"),
         ("classes=1", "/classes"),
         ("arch=vgg", "/arch"),
         ("name=../../etc", "/name"),

@@ -277,6 +277,10 @@ def test_nonsense_among_the_workers_is_passed_over(redis: Redis) -> None:
     assert (odd.name, odd.pid, odd.queues, odd.job) == ("odd", 0, ("�",), None)
 
 
+def test_the_version_of_redis(redis: Redis) -> None:
+    assert queue.version(redis) >= (6, 2)
+
+
 def test_what_redis_does_when_it_is_full(redis: Redis) -> None:
     assert queue.eviction_policy(redis) == "noeviction"
 

@@ -1,0 +1,136 @@
+import pytest
+from pydantic import ValidationError
+
+from sparring.contract.attacks import ATTACKS, FGSM, PGD, SUITES, Noise
+from sparring.contract.jobs import JOB, Craft, Evaluate
+from sparring.contract.threat import Threat
+
+MODEL, DATA = "mdl_" + "a" * 20, "dat_" + "b" * 20
+LINF, L2, L1 = ({"norm": norm, "eps": 0.1} for norm in ("linf", "l2", "l1"))
+EVALUATE = {"kind": "evaluate", "model": MODEL, "data": DATA, "threats": [LINF]}
+CRAFT = {"kind": "craft", "model": MODEL, "data": DATA, "threat": LINF, "attack": {"kind": "pgd"}}
+
+
+def faults(job):
+    with pytest.raises(ValidationError) as caught:
+        JOB.validate_python(job)
+    return [(".".join(str(part) for part in fault["loc"][1:]), fault["msg"]) for fault in caught.value.errors()]
+
+
+def fault(job):
+    (only,) = faults(job)
+    return only
+
+
+def test_a_job_of_few_words_is_filled_in():
+    job = JOB.validate_python(EVALUATE)
+    assert isinstance(job, Evaluate)
+    assert job.threats == (Threat(norm="linf", eps=0.1),)
+    assert (job.attacks, job.suite, job.rows, job.seed, job.timeout, job.device) == ((), None, None, 0, 21600, "auto")
+    assert (job.precision, job.stop) == ("exact", "full")
+    assert job.knowledge == {"white", "gray", "black"}
+    assert isinstance(JOB.validate_python(CRAFT), Craft)
+
+
+@pytest.mark.parametrize("job", [EVALUATE, CRAFT, EVALUATE | {"attacks": [{"kind": "pgd", "alpha": "2/255"}], "knowledge": ["white"]}])
+def test_a_job_survives_the_wire(job):
+    made = JOB.validate_python(job)
+    assert JOB.validate_json(JOB.dump_json(made)) == made
+
+
+def test_knowledge_is_written_in_one_order():
+    one, other = (JOB.validate_python(EVALUATE | {"knowledge": list(order)}) for order in (("white", "black"), ("black", "white")))
+    assert JOB.dump_json(one) == JOB.dump_json(other)
+
+
+@pytest.mark.parametrize("job", [EVALUATE, CRAFT], ids=["evaluate", "craft"])
+@pytest.mark.parametrize("field", ["rows", "seed", "timeout"])
+def test_whole_numbers(job, field):
+    assert getattr(JOB.validate_python(job | {field: "20"}), field) == 20
+    for wrong in (True, False, 20.5, "20.5", "many", -1, [20]):
+        where, _ = fault(job | {field: wrong})
+        assert where == field
+    assert "not true or false" in fault(job | {field: True})[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "said"),
+    [
+        ({"threats": []}, "threats", "at least 1 item"),
+        ({"threats": [{"norm": "l7", "eps": 1}]}, "threats.0.norm", "'linf', 'l2', 'l1' or 'l0'"),
+        ({"threats": [{"norm": "linf", "eps": "8/0"}]}, "threats.0.eps", "divides by zero"),
+        ({"threats": "linf"}, "threats", "valid list"),
+        ({"threats": LINF}, "threats", "valid list"),
+        ({"threats": [{"norm": "linf", "eps": at} for at in range(101)]}, "threats", "at most 100 items"),
+        ({"attacks": [{"kind": "nuke"}]}, "attacks.0", "'fgsm', 'pgd', 'noise'"),
+        ({"attacks": [{"steps": 5}]}, "attacks.0", "give one of fgsm, pgd, noise"),
+        ({"attacks": {"kind": "pgd"}}, "attacks", "valid list"),
+        ({"attacks": [{"kind": "pgd", "steps": True}]}, "attacks.0.pgd.steps", "not true or false"),
+        ({"knowledge": []}, "knowledge", "at least 1 item"),
+        ({"knowledge": ["grey"]}, "knowledge.0", "'white', 'gray' or 'black'"),
+        ({"knowledge": "white"}, "knowledge", "valid list"),
+        ({"suite": "slow"}, "suite", "'quick'"),
+        ({"precision": "fast"}, "precision", "'exact'"),
+        ({"stop": "early"}, "stop", "'full'"),
+        ({"model": "../../etc/passwd"}, "model", "mdl|dat"),
+        ({"device": "tpu"}, "device", "'auto', 'cpu' or 'gpu'"),
+        ({"colour": "red"}, "colour", "not permitted"),
+    ],
+)
+def test_one_mistake_is_one_fault_in_its_place(changes, where, said):
+    found, message = fault(EVALUATE | changes)
+    assert found == where
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"attacks": [{"kind": "fgsm"}], "suite": "quick"}, "attacks and suite exclude each other"),
+        ({"threats": [LINF, L2, {"norm": "linf", "eps": "1/10"}]}, "threats.2: the same threat is listed twice"),
+        (
+            {"threats": [LINF, L2], "attacks": [{"kind": "pgd"}, {"kind": "fgsm"}]},
+            "attacks.1: fgsm is not defined for norm l2 (it knows linf)",
+        ),
+        ({"attacks": [{"kind": "pgd"}], "knowledge": ["black"]}, "attacks.0: pgd needs white-box knowledge"),
+        ({"threats": [LINF, L1]}, "threats.1: no attack of the suite is defined for norm l1 with this knowledge (it covers linf, l2)"),
+        ({"knowledge": ["gray"]}, "threats.0: no attack of the suite is defined for norm linf with this knowledge (it covers nothing)"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(changes, said):
+    assert said in fault(EVALUATE | changes)[1]
+
+
+def test_the_same_radius_aimed_differently_is_another_threat():
+    assert len(JOB.validate_python(EVALUATE | {"threats": [LINF, LINF | {"targeted": True}, L2]}).threats) == 3
+
+
+def test_a_craft_job_is_held_to_the_norms_of_its_attack():
+    assert "attack: fgsm is not defined for norm l2" in fault(CRAFT | {"threat": L2, "attack": {"kind": "fgsm"}})[1]
+    assert fault({name: given for name, given in CRAFT.items() if name != "attack"})[0] == "attack"
+
+
+@pytest.mark.parametrize(("job", "said"), [({}, "evaluate, craft"), ({"kind": "destroy"}, "'evaluate', 'craft'"), (7, "object")])
+def test_a_job_of_no_kind_is_told_the_kinds(job, said):
+    with pytest.raises(ValidationError, match=said) as caught:
+        JOB.validate_python(job)
+    assert caught.value.errors()[0]["loc"] == ()
+
+
+def test_every_attack_of_the_contract_may_be_asked_for():
+    for kind in ATTACKS:
+        job = JOB.validate_python(EVALUATE | {"attacks": [{"kind": kind.model_fields["kind"].default}]})
+        assert job.attacks == (kind(),)
+
+
+def test_against_a_threat_run_the_attacks_or_what_the_suite_has_for_it():
+    linf, l2 = Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.1)
+    by_suite = JOB.validate_python(EVALUATE | {"threats": [LINF, L2]})
+    assert by_suite.against(linf) == SUITES["quick"][1]
+    assert by_suite.against(l2) == (Noise(), PGD(steps=10))
+    assert JOB.validate_python(EVALUATE | {"knowledge": ["black"]}).against(linf) == (Noise(),)
+    by_list = JOB.validate_python(EVALUATE | {"attacks": [{"kind": "pgd"}, {"kind": "fgsm"}]})
+    assert by_list.against(linf) == (PGD(), FGSM())
+    crafted = JOB.validate_python(CRAFT)
+    assert crafted.threats == (linf,)
+    assert crafted.against(linf) == (PGD(),)
