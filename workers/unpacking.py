@@ -1,6 +1,7 @@
 """From an untrusted .npz to plain .npy files in a cache: streamed in chunks, checked against every lie an archive can tell."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -26,6 +27,8 @@ MAX_RATIO = 200
 TYPES = frozenset({"u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "b1"})
 HEADER = 16 << 10
 RECORD = "unpacked.json"
+_read: set[tuple[Path, int, int, int]] = set()
+"""Files whose bytes this process has found to be right: place, inode, size and time of the last change."""
 
 
 class Unpacked(NamedTuple):
@@ -35,49 +38,64 @@ class Unpacked(NamedTuple):
     y: Path | None
 
 
-def unpack(path: Path, cache: Path, sha256: str) -> Unpacked:
+def unpack(path: Path, cache: Path, sha256: str, *, verify: bool = True) -> Unpacked:
     """Unpack an .npz into `cache/<sha256>`, or find it there. Several processes may do so at once.
 
-    The folder appears whole by one rename and records the sizes of its files; one that does not match is made again.
+    The folder appears whole by one rename and records sizes and digests of its files; one that does not match is made again.
+    The bytes are read for that once in each process; with `verify=False` only the sizes are looked at.
     Raises Refused (bad_data): malformed, unsafe_format, dtype, too_large.
     """
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise ValueError(f"not a sha256 in hexadecimal: {shown(sha256)}")
     final = cache / sha256
-    if found := _whole(final):
+    if found := _whole(final, verify):
         return found
     cache.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{sha256[:12]}-", dir=cache))
     try:
         _write(path, temporary)
-        _publish(temporary, final)
+        _publish(temporary, final, verify)
     except Rejected as error:
         raise Refused("bad_data", error.message, hint=error.hint or HINT, detail=error.code) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    found = _whole(final)
+    found = _whole(final, verify)
     if found is None:
-        raise OSError(f"the unpacked dataset vanished from {cache}")
+        raise OSError(f"the unpacked dataset vanished from {cache}, or its disk does not keep what is written")
     return found
 
 
-def _whole(folder: Path) -> Unpacked | None:
-    """The arrays in a folder of the cache, if all of them are there in full."""
+def _whole(folder: Path, verify: bool) -> Unpacked | None:
+    """The arrays in a folder of the cache, if all of them are there in full; with `verify`, bit by bit."""
     try:
-        sizes = json.loads((folder / RECORD).read_text())
-        complete = all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
+        written = json.loads((folder / RECORD).read_text())
+        complete = all(_same(folder / name, told["size"], told["sha256"] if verify else None) for name, told in written.items())
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return None
-    return Unpacked(folder / "x.npy", folder / "y.npy" if "y.npy" in sizes else None) if complete else None
+    return Unpacked(folder / "x.npy", folder / "y.npy" if "y.npy" in written else None) if complete else None
 
 
-def _publish(temporary: Path, final: Path) -> None:
+def _same(path: Path, size: int, sha256: str | None) -> bool:
+    """Whether a file has these bytes; only its size is looked at without a digest, or when this process has read it before."""
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        key = path, status.st_ino, status.st_size, status.st_mtime_ns
+        if status.st_size != size:
+            return False
+        if sha256 is not None and key not in _read:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                return False
+            _read.add(key)
+    return True
+
+
+def _publish(temporary: Path, final: Path, verify: bool) -> None:
     """Move a finished folder to its place, unless another process was quicker; what is broken there makes way."""
     for _ in range(3):
         try:
             temporary.rename(final)
         except OSError:
-            if _whole(final):
+            if _whole(final, verify):
                 return
             with contextlib.suppress(FileNotFoundError):
                 aside = Path(tempfile.mkdtemp(prefix=".broken-", dir=final.parent))
@@ -100,29 +118,32 @@ def _write(path: Path, folder: Path) -> None:
     if total > min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * path.stat().st_size)):
         hint = f"At most {MAX_BYTES >> 30} GiB, and at most {MAX_RATIO} times the file's own size."
         raise Refused("bad_data", f"the arrays would take {total} bytes unpacked", hint=hint, detail="too_large")
-    sizes = {}
+    written = {}
     with zipfile.ZipFile(path) as archive:
         for name, info in members.items():
-            _extract(archive, info, folder / name)
-            sizes[name] = info.file_size
+            written[name] = {"size": info.file_size, "sha256": _extract(archive, info, folder / name)}
     with (folder / RECORD).open("w") as file:
-        json.dump(sizes, file)
+        json.dump(written, file)
         file.flush()
         os.fsync(file.fileno())
     _sync(folder)
 
 
-def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    """One array to disk, its header checked before anything follows it. The archive's own bytes are kept."""
+def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> str:
+    """One array to disk, its header checked before anything follows it. The archive's own bytes are kept; returns their sha256."""
+    digest = hashlib.sha256()
     with contextlib.closing(stream(archive, info)) as chunks, target.open("w+b") as file:
         for first in chunks:
             file.write(first)
+            digest.update(first)
             break
         _check_header(file, info)
         for chunk in chunks:
             file.write(chunk)
+            digest.update(chunk)
         file.flush()
         os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def _check_header(file: BinaryIO, info: zipfile.ZipInfo) -> None:

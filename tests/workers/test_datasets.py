@@ -1,10 +1,13 @@
+import hashlib
 import json
+import os
 import pickle
 import resource
 import struct
 import subprocess
 import sys
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -314,7 +317,7 @@ def test_unpacking_happens_once(tmp_path, monkeypatch):
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [SHA]
 
 
-@pytest.mark.parametrize("spoil", ["short", "missing", "record", "empty"])
+@pytest.mark.parametrize("spoil", ["short", "missing", "changed", "record", "old record", "empty"])
 def test_a_broken_cache_is_made_again(spoil, tmp_path):
     np.savez(tmp_path / "d.npz", x=IMAGES)
     x = unpack(tmp_path / "d.npz", tmp_path / "cache", SHA).x
@@ -322,11 +325,35 @@ def test_a_broken_cache_is_made_again(spoil, tmp_path):
     {
         "short": lambda: x.write_bytes(x.read_bytes()[:-1]),
         "missing": x.unlink,
+        "changed": lambda: x.write_bytes(x.read_bytes()[:-1] + b"!"),
+        "old record": lambda: record.write_text(json.dumps({"x.npy": x.stat().st_size})),
         "record": lambda: record.write_text("{"),
         "empty": lambda: (x.unlink(), record.unlink()),
     }[spoil]()
     assert np.array_equal(np.load(unpack(tmp_path / "d.npz", tmp_path / "cache", SHA).x), IMAGES)
-    assert json.loads(record.read_text()) == {"x.npy": x.stat().st_size}
+    assert json.loads(record.read_text()) == {"x.npy": {"size": x.stat().st_size, "sha256": sha256(x.read_bytes()).hexdigest()}}
+
+
+def test_a_cache_that_changed_is_noticed_by_every_process_that_verifies(tmp_path, monkeypatch):
+    np.savez(tmp_path / "d.npz", x=IMAGES)
+    x = unpack(tmp_path / "d.npz", tmp_path / "cache", SHA).x
+    status, content = x.stat(), x.read_bytes()
+    x.write_bytes(content[:-1] + b"!")
+    os.utime(x, ns=(status.st_atime_ns, status.st_mtime_ns))  # as when the disk changes a bit: no time tells
+    spoiled = np.load(unpack(tmp_path / "d.npz", tmp_path / "cache", SHA, verify=False).x)
+    assert not np.array_equal(spoiled, IMAGES)
+    monkeypatch.setattr(unpacking, "_read", set())  # as in a new process
+    assert np.array_equal(np.load(unpack(tmp_path / "d.npz", tmp_path / "cache", SHA).x), IMAGES)
+    assert x.read_bytes() == content
+
+
+def test_the_cache_is_read_once_in_a_process(tmp_path, monkeypatch):
+    np.savez(tmp_path / "d.npz", x=IMAGES, y=np.zeros(4, int))
+    digest, read = hashlib.file_digest, []
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: (read.append(Path(file.name).name), digest(file, name))[1])
+    for _ in range(3):
+        unpack(tmp_path / "d.npz", tmp_path / "cache", SHA)
+    assert sorted(read) == ["x.npy", "y.npy"]
 
 
 def test_several_processes_unpack_at_once(tmp_path):

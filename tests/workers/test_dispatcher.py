@@ -22,6 +22,7 @@ from sparring.contract.states import Progress
 from sparring.storage import attempts, jobs, outbox, queue, uploads
 from sparring.storage.artifacts import Blob, Folder
 from sparring.storage.settings import Settings
+from sparring.workers import door
 from sparring.workers.dispatcher import LONGEST_WAIT, RESEND, Chore, Dispatcher, choose
 
 
@@ -216,15 +217,27 @@ def test_a_stranger_s_nonsense_stops_nothing(
 def test_a_message_waits_while_the_records_are_away(
     dispatcher: Dispatcher, engine: Engine, intake: Queue, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    message = intake.enqueue(ENTRY, body)
+    messages = [intake.enqueue(ENTRY, body) for _ in range(2)]
+    tried = 0
+    chore = next(chore for chore in dispatcher.chores if chore.name == "intake")
+
+    def submit(job: dict[str, Any]) -> str:
+        nonlocal tried
+        tried += 1
+        return accept(job)
+
+    accept = door.submit
+    monkeypatch.setattr(door, "submit", submit)
     with monkeypatch.context() as away:
         away.setenv("SPARRING_DATABASE_URL", f"postgresql:///x?host={tmp_path}")
-        dispatcher.intake()
-    assert message.get_status() == "queued"
-    assert intake.job_ids == [message.id]
-    dispatcher.intake()
-    assert message.get_status() == "finished"
-    assert [info.key for info in jobs.list_jobs(engine, "default", limit=10).items] == [message.id]
+        chore.run(0.0)
+    assert (tried, chore.failures) == (1, 1)
+    assert {message.get_status() for message in messages} == {"queued"}
+    assert sorted(intake.job_ids) == sorted(message.id for message in messages)
+    assert queue.under_way(dispatcher.connection) == set()
+    chore.run(chore.due)
+    assert {message.get_status() for message in messages} == {"finished"}
+    assert {info.key for info in jobs.list_jobs(engine, "default", limit=10).items} == {message.id for message in messages}
 
 
 def test_what_a_dispatcher_had_taken_when_it_died_is_taken_on(

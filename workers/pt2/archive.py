@@ -9,8 +9,12 @@ from zipfile import ZipFile
 from sparring.storage.zips import Rejected, directory, stream, verify
 from sparring.workers.errors import Refused, shown
 
-MAX_JSON = 64 << 20
-"""Bytes of a JSON record."""
+MAX_JSON = 16 << 20
+"""Bytes of a JSON record: torch.export writes about 2 KiB for each operation of a graph."""
+MAX_VALUES = 1 << 20
+"""Numbers, names, lists and so on in a JSON record, fields that are skipped included: parsed, each takes up to 400 bytes.
+
+A ViT of 24 layers has about 80,000."""
 
 _READ = re.compile(
     r"archive_format|archive_version|byteorder|models/model\.json|data/(weights|constants)/model_(weights|constants)_config\.json"
@@ -53,6 +57,14 @@ class Archive:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the file."""
         self._zip.close()
+
+    def json(self, name: str) -> bytes:
+        """A JSON record. Raises Refused if it is absent, damaged, or would take too much memory when it is parsed."""
+        content = bytes(self.read(name, MAX_JSON))
+        if sum(map(content.count, (b",", b"[", b"{"))) > MAX_VALUES:
+            message = f"record {name} holds more than {MAX_VALUES} values"
+            raise Refused("bad_model", message, hint="Upload a smaller model.", detail="too_large")
+        return content
 
     def read(self, name: str, limit: int | None = None) -> bytearray:
         """A record's bytes. Raises Refused if it is absent, longer than `limit` bytes, or damaged."""

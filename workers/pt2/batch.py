@@ -10,7 +10,7 @@ from torch.fx import Node
 from sparring.workers.errors import Refused
 from sparring.workers.pt2.integers import SIZES
 from sparring.workers.pt2.mode import SwitchedGraph
-from sparring.workers.pt2.shapes import ShapeRun, check_shapes, on_meta
+from sparring.workers.pt2.shapes import BUDGET, ShapeRun, check_shapes, on_meta
 
 HINT = 'Export with a dynamic batch: torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},)).'
 ROWS = 5
@@ -33,7 +33,7 @@ def free_batch(module: SwitchedGraph, size: int, row: tuple[int, ...], dtype: to
     if size > MAX_ROWS:
         message = f"the graph was exported for batches of {size}; at most {MAX_ROWS} can be freed"
         raise Refused("bad_model", message, hint=HINT, detail="static_batch")
-    check_shapes(module, row, dtype, batches=(size,))
+    check_shapes(module, row, dtype, batches=(size,), budget=BUDGET)
     x = torch.rand((ROWS, *row), generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(dtype)
     with torch.no_grad():
         expected = _at_own_size(module, size, x)

@@ -20,6 +20,12 @@ COUNTER = "num_batches_tracked"
 """Buffer of batch norms that counts training batches; nothing is computed from it."""
 LOGITS = "Export a model that returns one tensor of logits (rows, classes)."
 ONE_INPUT = "Export a model that takes one tensor of rows."
+MAX_NODES = json.MAX_NODES + json.MAX_TENSORS
+"""Of the finished graph: operations, weights, and every part that is taken from a result of several."""
+MAX_ARGUMENTS = 20 * json.MAX_NODES
+"""Of all operations together, every item of a list counted: torch.fx writes them out as a program."""
+_TAKEN = frozenset(dir(SwitchedGraph(torch.nn.Module(), Graph()))) - frozenset(dir(torch.nn.Module()))
+"""What a graph module has in addition to other modules: `code`, `graph`, `meta` …"""
 _IGNORED = frozenset({"pin_memory", "layout"})
 Tensors = Mapping[str, torch.Tensor]
 
@@ -29,6 +35,7 @@ def build(program: json.Program, weights: Tensors, constants: Tensors) -> tuple[
 
     Raises Refused (unsupported_op, shape_mismatch, malformed) naming the node or the entry at fault.
     """
+    _check_size(program.graph_module.graph.nodes)
     root, graph, names = torch.nn.Module(), Graph(), {}
     entry: json.TensorMeta | None = None
     temporary: list[str] = []
@@ -55,6 +62,16 @@ def build(program: json.Program, weights: Tensors, constants: Tensors) -> tuple[
     return _module(root, graph, temporary), entry
 
 
+def _check_size(nodes: list[json.Node]) -> None:
+    given = [content for node in nodes for argument in node.inputs for content in argument.arg.values()]
+    if sum(1 + len(content) for content in given if isinstance(content, list)) + len(given) > MAX_ARGUMENTS:
+        raise _too_large(f"{MAX_ARGUMENTS} arguments")
+
+
+def _too_large(more_than: str) -> Refused:
+    return Refused("bad_model", f"the graph has more than {more_than}", hint="Upload a smaller model.", detail="too_large")
+
+
 def _shape(message: str, hint: str) -> Refused:
     return Refused("bad_model", message, hint=hint, detail="shape_mismatch")
 
@@ -64,21 +81,14 @@ def _entry(argument: json.Argument, graph: json.Graph) -> tuple[str, json.Tensor
     if kind != "as_tensor":
         raise _shape("the model takes an input that is not a tensor", ONE_INPUT)
     name = arguments.name_of(given)
-    if name not in graph.tensor_values:
-        raise malformed(f"the graph does not say what its input {shown(name)} looks like")
-    return name, graph.tensor_values[name]
+    return name, graph.looks(name)
 
 
 def _state(spec: json.InputSpec, weights: Tensors, constants: Tensors) -> tuple[str, str, torch.Tensor]:
     """Name in the graph, place in the module and value of a parameter, buffer or constant."""
-    if spec.parameter is not None:
-        name, path = spec.parameter.arg.name, spec.parameter.parameter_name
-    elif spec.buffer is not None:
-        name, path = spec.buffer.arg.name, spec.buffer.buffer_name
-    elif spec.tensor_constant is not None:
-        name, path = spec.tensor_constant.arg.name, spec.tensor_constant.tensor_constant_name
-    else:
+    if spec.state is None:
         raise Refused("unsupported", "the model takes an input that is neither tensor nor weight", detail="input_kind")
+    name, path = spec.state
     tensor = constants.get(path) if spec.tensor_constant else weights.get(path, constants.get(path))
     if tensor is None:
         raise malformed(f"the archive has no values for {shown(path)}")
@@ -90,6 +100,10 @@ def _state(spec: json.InputSpec, weights: Tensors, constants: Tensors) -> tuple[
 def _place(root: torch.nn.Module, path: str, tensor: torch.Tensor) -> None:
     """Hang a tensor into the module tree, making the folders on the way."""
     *folders, leaf = path.split(".")
+    first = (*folders, leaf)[0]
+    if first in _TAKEN:
+        message = f"a graph has an attribute {shown(first)} of its own, so that no layer, parameter or buffer can bear that name"
+        raise Refused("unsupported", message, hint=f"Rename {shown(first)} in the model and export it again.", detail="parameter_name")
     if any(keyword.iskeyword(part) for part in (*folders, leaf)):
         message = f"the name {shown(path)} has a word of Python in it"
         raise Refused("unsupported", message, hint="Rename the layer.", detail="parameter_name")
@@ -168,6 +182,8 @@ def _bind(graph: Graph, node: json.Node, made: Node, names: dict[str, Node]) -> 
     elif len(outputs) == 1:
         names[_bound(outputs[0])] = made
         return
+    if len(graph.nodes) + len(outputs) > MAX_NODES:
+        raise _too_large(f"{MAX_NODES} nodes")
     for at, output in enumerate(outputs):
         if arguments.only(output)[0] != "as_none":
             names[_bound(output)] = graph.call_function(operator.getitem, (made, at))

@@ -7,7 +7,7 @@ import torch
 
 from sparring.contract.report import Finding
 from sparring.workers.errors import Refused
-from sparring.workers.pt2.archive import MAX_JSON, Archive
+from sparring.workers.pt2.archive import Archive
 from sparring.workers.pt2.batch import free_batch
 from sparring.workers.pt2.graph import build
 from sparring.workers.pt2.mode import SwitchedGraph, mark_modes
@@ -36,11 +36,12 @@ class Pt2(NamedTuple):
 def load_pt2(path: Path) -> Pt2:
     """Read a .pt2. Raises Refused saying what is wrong with it; nothing in the file is executed."""
     with Archive(path) as archive:
-        program = parse(Program, archive.read(MODEL, MAX_JSON), MODEL)
+        program = parse(Program, archive.json(MODEL), MODEL)
         if program.schema_version.major != MAJOR:
             message = f"the graph is written in version {program.schema_version.major} of its schema; version {MAJOR} is read"
             raise Refused("unsupported", message, hint="Export it again with torch 2.9 or later.", detail="schema_version")
-        module, entry = build(program, read_tensors(archive, "weights"), read_tensors(archive, "constants"))
+        names = program.graph_module.signature.names
+        module, entry = build(program, read_tensors(archive, "weights", names), read_tensors(archive, "constants", names))
     sizes = [size.known for size in entry.sizes]
     if len(sizes) < 2 or any(not size for size in sizes):
         hint = "The input must be a tensor of rows: (batch, features …)."

@@ -3,9 +3,9 @@
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from sparring.workers.errors import Refused
+from sparring.workers.errors import Refused, shown
 from sparring.workers.pt2.archive import malformed
 
 MAJOR = 8
@@ -17,7 +17,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,250}$")]
 """A value of the graph."""
 Path = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_\-]{0,100}(\.[A-Za-z0-9_][A-Za-z0-9_\-]{0,100}){0,30}$")]
 """A parameter's or buffer's place in the module tree."""
-Argument = dict[str, Any]
+MAX_NODES = 10_000
+"""Operations of a graph; a ViT of 24 layers has about 850."""
+MAX_TENSORS = 20_000
+"""Parameters, buffers and constants together."""
+Argument = Annotated[dict[str, Any], Field(max_length=8)]
 """A tagged union, `{"as_int": 3}`; the graph builder reads it kind by kind."""
 
 DTYPES = {
@@ -72,8 +76,8 @@ class TensorMeta(Part):
     """What a tensor looks like."""
 
     dtype: int
-    sizes: Annotated[list[Size], Field(max_length=32)]
-    strides: Annotated[list[Size], Field(max_length=32)]
+    sizes: Annotated[list[Size], Field(max_length=32), FailFast()]
+    strides: Annotated[list[Size], Field(max_length=32), FailFast()]
     storage_offset: Size
     requires_grad: bool
     layout: int
@@ -98,7 +102,7 @@ class Payload(Part):
 class PayloadConfig(Part):
     """Every parameter, buffer or constant by its name."""
 
-    config: dict[Path, Payload]
+    config: Annotated[dict[Path, Payload], Field(max_length=MAX_TENSORS)]
 
 
 class TensorName(Part):
@@ -110,7 +114,7 @@ class TensorName(Part):
 class NamedArgument(Part):
     """An operator's argument."""
 
-    name: str
+    name: Annotated[str, Field(max_length=100)]
     arg: Argument
 
 
@@ -118,15 +122,22 @@ class Node(Part):
     """One operation."""
 
     target: Annotated[str, Field(max_length=200)]
-    inputs: Annotated[list[NamedArgument], Field(max_length=64)]
-    outputs: list[Argument]
+    inputs: Annotated[list[NamedArgument], Field(max_length=64), FailFast()]
+    outputs: Annotated[list[Argument], Field(max_length=64), FailFast()]
 
 
 class Graph(Part):
     """The operations in their order."""
 
-    nodes: Annotated[list[Node], Field(max_length=100_000)]
-    tensor_values: dict[Name, TensorMeta]
+    nodes: Annotated[list[Node], Field(max_length=MAX_NODES), FailFast()]
+    tensor_values: Annotated[dict[Name, Any], Field(max_length=4 * (MAX_NODES + MAX_TENSORS))]
+    """What every tensor looks like; `looks` reads the one that is asked for."""
+
+    def looks(self, name: str) -> TensorMeta:
+        """What a tensor looks like. Raises Refused if the graph does not say."""
+        if name not in self.tensor_values:
+            raise malformed(f"the graph does not say what its input {shown(name)} looks like")
+        return parse(TensorMeta, self.tensor_values[name], f"tensor {name}")
 
 
 class ParameterInput(Part):
@@ -165,6 +176,17 @@ class InputSpec(Part):
     buffer: BufferInput | None = None
     tensor_constant: ConstantInput | None = None
 
+    @property
+    def state(self) -> tuple[str, str] | None:
+        """Name in the graph and place in the module tree of a parameter, buffer or constant; None for anything else."""
+        if self.parameter is not None:
+            return self.parameter.arg.name, self.parameter.parameter_name
+        if self.buffer is not None:
+            return self.buffer.arg.name, self.buffer.buffer_name
+        if self.tensor_constant is not None:
+            return self.tensor_constant.arg.name, self.tensor_constant.tensor_constant_name
+        return None
+
 
 class UserOutput(Part):
     """A result of the model."""
@@ -181,8 +203,13 @@ class OutputSpec(Part):
 class Signature(Part):
     """What enters the graph and what leaves it."""
 
-    input_specs: list[InputSpec]
-    output_specs: list[OutputSpec]
+    input_specs: Annotated[list[InputSpec], Field(max_length=MAX_TENSORS), FailFast()]
+    output_specs: Annotated[list[OutputSpec], Field(max_length=1000), FailFast()]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Places of the parameters, buffers and constants that enter the graph."""
+        return frozenset(spec.state[1] for spec in self.input_specs if spec.state)
 
 
 class GraphModule(Part):
@@ -209,11 +236,14 @@ class Program(Part):
 P = TypeVar("P", bound=Part)
 
 
-def parse(kind: type[P], content: bytes | bytearray, record: str) -> P:
-    """A record as `kind`. Raises Refused naming the place of the first fault."""
+def parse(kind: type[P], content: object, record: str) -> P:
+    """A record (bytes), or a part of one that was parsed, as `kind`. Raises Refused naming the place of the first fault."""
     try:
-        return kind.model_validate_json(bytes(content))
+        return kind.model_validate_json(content) if isinstance(content, bytes) else kind.model_validate(content)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in fault["loc"])[:200]
-        raise malformed(f"{record}: {fault['msg'][:200]} at {place!a}") from error
+        message = f"{record}: {fault['msg'][:200]} at {place!a}"
+        if fault["type"] == "too_long":
+            raise Refused("bad_model", message, hint="Upload a smaller model.", detail="too_large") from error
+        raise malformed(message) from error

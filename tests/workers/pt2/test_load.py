@@ -122,6 +122,66 @@ def test_tied_weights_stay_one_weight(tmp_path):
     assert copied.first.weight is copied.second.weight
 
 
+@pytest.mark.parametrize("name", ["graph", "code", "meta"])
+def test_layers_called_like_a_part_of_the_graph_are_refused_with_what_to_do(name, tmp_path):
+    class Clashing(nn.Module):
+        shape = (8,)
+
+        def __init__(self):
+            super().__init__()
+            self.add_module(name, nn.Linear(8, 3))
+
+        def forward(self, x):
+            return getattr(self, name)(x)
+
+    error = refusal(nets.write(Clashing(), tmp_path / "clash.pt2"))
+    assert (error.reason.code, error.reason.detail) == ("unsupported", "parameter_name")
+    assert f"Rename '{name}'" in error.reason.hint
+
+
+def test_layers_called_so_further_down_load(tmp_path):
+    original = nets.Mlp()
+    original.net = nn.ModuleDict({"code": original.net})
+    original.forward = lambda x: original.net["code"](x)
+    module = load_pt2(nets.write(original, tmp_path / "deep.pt2")).module
+    assert module.state_dict().keys() == original.state_dict().keys()
+
+
+class Sharing(nn.Module):
+    """A buffer inside a parameter, a constant under two names, and a layer that is not used."""
+
+    shape = (4,)
+
+    def __init__(self):
+        super().__init__()
+        self.big = nn.Parameter(torch.rand(8, 4))
+        self.register_buffer("part", self.big.detach()[2:6])
+        self.idle = nn.Linear(3, 3)
+        self.scale = torch.rand(4)
+        self.alias = self.scale
+
+    def forward(self, x):
+        return (x @ self.part) * self.scale + (x @ self.big.t())[:, :4] * self.alias
+
+
+def test_views_of_one_record_share_its_memory_as_in_the_original(tmp_path):
+    original = Sharing()
+    module = load_pt2(nets.write(original, tmp_path / "sharing.pt2")).module
+    assert module.part.data_ptr() == module.big.data_ptr() + 2 * 4 * 4
+    x = torch.rand(3, 4)
+    assert torch.equal(module(x), original(x))
+
+
+def test_what_torch_writes_of_unused_layers_and_aliases_is_left_unread(tmp_path):
+    original, path = Sharing(), tmp_path / "strict.pt2"
+    batches = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    torch.export.save(torch.export.export(original, (torch.rand(2, 4),), dynamic_shapes=batches, strict=True), path)
+    module = load_pt2(path).module
+    assert module.state_dict().keys() == {"big", "part"}
+    x = torch.rand(3, 4)
+    assert torch.equal(module(x), original(x))
+
+
 def test_constants_in_the_graph_follow_the_device(tmp_path):
     class Counting(nn.Module):
         def forward(self, x):
