@@ -6,19 +6,28 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 from uuid import uuid4
 
 from sparring.storage.errors import Corrupt, DigestMismatch, Full, Missing, TooLarge
 
 CHUNK = 1 << 20
+_SYNC = 64 << 20
+"""Bytes after which what was written is made durable: the rest, for which nobody is told, is soon done then."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+Watch = Callable[[], object]
+"""Called between two pieces of long work; what it raises ends the work, and leaves nothing behind."""
+
+
+def _nothing() -> None:
+    """Watches over nothing."""
 
 
 class Blob(NamedTuple):
@@ -37,10 +46,12 @@ class Writer:
         self._hash = hashlib.sha256()
         self.size = 0
         """Bytes written so far."""
-        self._path = folder.tmp / uuid4().hex
+        self._durable = 0
+        self.path = folder.tmp / uuid4().hex
+        """Where the bytes written so far lie."""
         with _disk_full():
             folder.tmp.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file: int | None = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._file: int | None = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def __enter__(self) -> Self:
         return self
@@ -61,12 +72,15 @@ class Writer:
             with _disk_full():
                 while rest:
                     rest = rest[os.write(self._file, rest) :]
+                if self.size - self._durable >= _SYNC:
+                    os.fdatasync(self._file)
+                    self._durable = self.size
         except BaseException:
             self.abort()
             raise
 
-    def commit(self, sha256: str | None = None) -> Blob:
-        """Makes the blob durable and visible. Raises DigestMismatch unless it has the digest given, Full."""
+    def commit(self, sha256: str | None = None, watch: Watch = _nothing) -> Blob:
+        """Makes the blob durable and visible. Raises DigestMismatch unless it has the digest given, Full, and what `watch` raises."""
         if self._file is None:
             raise ValueError("this blob was committed or thrown away already")
         blob = Blob(self._hash.hexdigest(), self.size)
@@ -76,7 +90,7 @@ class Writer:
             with _disk_full():
                 os.fchmod(self._file, 0o440)
                 os.fsync(self._file)
-                self._folder._publish(self._path, blob.sha256)
+                self._folder._publish(self.path, blob.sha256, watch)
         finally:
             self.abort()
         return blob
@@ -86,7 +100,7 @@ class Writer:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
 
 class Folder:
@@ -100,12 +114,13 @@ class Folder:
         """A blob to be written piece by piece, of at most `limit` bytes: `with folder.writer() as blob: …`."""
         return Writer(self, limit)
 
-    def put(self, chunks: Iterable[bytes], *, limit: int | None = None, sha256: str | None = None) -> Blob:
-        """Stores bytes. Raises TooLarge, DigestMismatch, Full; nothing is left behind then."""
+    def put(self, chunks: Iterable[bytes], *, limit: int | None = None, sha256: str | None = None, watch: Watch = _nothing) -> Blob:
+        """Stores bytes. Raises TooLarge, DigestMismatch, Full, and what `watch` raises; nothing is left behind then."""
         with self.writer(limit=limit) as writer:
             for chunk in chunks:
                 writer.write(chunk)
-            return writer.commit(sha256)
+                watch()
+            return writer.commit(sha256, watch)
 
     def local_path(self, sha256: str) -> Path:
         """Where the blob lies, or would lie. Raises Missing for what is not a sha256."""
@@ -120,11 +135,14 @@ class Folder:
         except FileNotFoundError:
             raise Missing(f"the blob sha256:{sha256} is not stored: upload it again") from None
 
-    def verify(self, sha256: str) -> None:
-        """Reads the whole blob. Raises Missing, and Corrupt when its bytes have changed."""
+    def verify(self, sha256: str, watch: Watch = _nothing) -> None:
+        """Reads the whole blob. Raises Missing, Corrupt when its bytes have changed, and what `watch` raises."""
+        digest = hashlib.sha256()
         with self.open(sha256) as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
+            for chunk in chunks(file):
+                digest.update(chunk)
+                watch()
+        if digest.hexdigest() != sha256:
             raise Corrupt(f"the blob sha256:{sha256} has changed on disk: upload it again to repair it")
 
     def delete(self, sha256: str) -> None:
@@ -137,7 +155,8 @@ class Folder:
         for path in self.root.glob("[0-9a-f][0-9a-f]/*"):
             if path.name in kept or not _DIGEST.fullmatch(path.name):
                 continue
-            with self._lock(fcntl.LOCK_EX):
+            # A writer may hold the lock for as long as it takes to read a large blob; the garbage can wait for the next time.
+            with suppress(BlockingIOError), self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
                 if _age(path) > older_than_s:
                     path.unlink(missing_ok=True)
                     deleted += 1
@@ -150,7 +169,7 @@ class Folder:
             path.unlink(missing_ok=True)
         return len(stale)
 
-    def _publish(self, path: Path, sha256: str) -> None:
+    def _publish(self, path: Path, sha256: str, watch: Watch) -> None:
         """Gives a finished file its name. What is there already stays, unless it has changed on disk."""
         place = self.local_path(sha256)
         if not place.parent.exists():
@@ -161,12 +180,12 @@ class Folder:
             try:
                 os.link(path, place)
             except FileExistsError:
-                self._keep(path, place)
+                self._keep(path, place, watch)
         _sync(place.parent)
 
-    def _keep(self, path: Path, place: Path) -> None:
+    def _keep(self, path: Path, place: Path, watch: Watch) -> None:
         try:
-            self.verify(place.name)
+            self.verify(place.name, watch)
             os.utime(place)
         except Corrupt:
             os.replace(path, place)
@@ -176,6 +195,12 @@ class Folder:
         with (self.root / ".lock").open("ab") as lock:
             fcntl.flock(lock, kind)
             yield
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """What a file still holds, in pieces that fit in memory."""
+    while chunk := file.read(CHUNK):
+        yield chunk
 
 
 def _age(path: Path) -> float:

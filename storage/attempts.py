@@ -8,7 +8,7 @@ import mimetypes
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, insert, null, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, func, insert, null, select, update
 
 from sparring.contract.jobs import JOB, Job
 from sparring.contract.resources import DatasetInfo, ModelInfo
@@ -33,21 +33,24 @@ class Claim(NamedTuple):
     job: Job
     model: ModelInfo
     data: DatasetInfo
+    ran: float
+    """Seconds since the job was first taken after it was submitted or tried again by its user, by the database's clock."""
 
 
 def claim(engine: Engine, job_id: str, attempt: int, *, worker: str, lease: float) -> Claim | None:
     """Takes a queued job for `lease` seconds; None when this attempt is not there to be taken: the message was late or sent twice."""
-    held = {"state": "running", "worker": worker, "lease": now() + lease, "started": now()}
+    held = {"state": "running", "worker": worker, "lease": now() + lease, "started": func.coalesce(jobs.c.started, now())}
     with writing(engine) as connection:
-        query = update(jobs).where(_attempt(job_id, attempt), jobs.c.state == "queued").values(held).returning(jobs)
-        row = connection.execute(query).mappings().first()
+        query = update(jobs).where(_attempt(job_id, attempt), jobs.c.state == "queued").values(held)
+        row = connection.execute(query.returning(jobs, (now() - jobs.c.started).label("ran"))).mappings().first()
         if row is None:
             return None
         withdraw(connection, job_id)
         record_state(connection, job_id)
         model = connection.execute(select(models).where(models.c.id == row["model_id"])).mappings().one()
         data = connection.execute(select(datasets).where(datasets.c.id == row["data_id"])).mappings().one()
-        return Claim(job_id, attempt, row["project_id"], JOB.validate_json(row["body"]), model_info(model), dataset_info(data))
+        job = JOB.validate_json(row["body"])
+        return Claim(job_id, attempt, row["project_id"], job, model_info(model), dataset_info(data), max(0.0, row["ran"]))
 
 
 def beat(engine: Engine, job_id: str, attempt: int, *, lease: float, progress: Progress | None = None) -> Literal["go", "cancel", "fenced"]:
@@ -108,7 +111,7 @@ def release(
         elif lost >= max_attempts:
             _end(connection, job_id, "failed", reason, lost)
         else:
-            again = {"state": "queued", "attempt": attempt + 1, "lost": lost, "worker": null(), "lease": null(), "started": null()}
+            again = {"state": "queued", "attempt": attempt + 1, "lost": lost, "worker": null(), "lease": null()}
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(again))
             announce(connection, job_id)
             record_state(connection, job_id, reason)

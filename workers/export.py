@@ -9,7 +9,9 @@ import importlib
 import json
 import os
 import sys
+import sysconfig
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -102,9 +104,17 @@ def _factory(name: str) -> Callable[[], object]:
         raise Failure(USAGE, f"{name!r} names no factory", "Write it as module:function, such as mymodels.nets:make_cnn.")
     sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _users(f"{module_name} cannot be imported", error) from error
         raise Failure(USAGE, f"cannot find {name}: {error}", "Run the command in the folder that holds the module.") from error
+    except (Exception, SystemExit) as error:  # it is the user's code: it may raise anything
+        raise _users(f"{module_name} cannot be imported", error) from error
+    try:
+        found = getattr(module, attribute)
+    except AttributeError as error:
+        raise Failure(USAGE, f"cannot find {name}: {error}", f"Name a function or class of {module_name}.") from error
     if not callable(found):
         raise Failure(USAGE, f"{name} is no function", "It is called without arguments and returns the model.")
     factory: Callable[[], object] = found
@@ -114,11 +124,28 @@ def _factory(name: str) -> Callable[[], object]:
 def _model(factory: Callable[[], object]) -> torch.nn.Module:
     try:
         model = factory()
-    except Exception as error:  # it is the user's code: it may raise anything
-        raise Failure(FAILED, f"the factory failed: {type(error).__name__}: {error}", "It is called without arguments.") from error
+    except (Exception, SystemExit) as error:  # it is the user's code: it may raise anything
+        raise _users("the factory failed", error, "It is called without arguments.") from error
     if not isinstance(model, torch.nn.Module):
         raise Failure(USAGE, f"the factory returned {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _users(what: str, error: BaseException, more: str = "") -> Failure:
+    """A fault in the user's own code, with its place there."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    hint = f"Correct it there and run the command again. {more}".strip()
+    return Failure(FAILED, f"{what}: {type(error).__name__}: {text} ({_place(error)})", hint)
+
+
+def _place(error: BaseException) -> str:
+    """File and line: of a syntax error its own, else the innermost that belongs to no library."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [each for each in frames if each.filename != __file__ and not each.filename.startswith((*libraries, "<"))]
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else "its place is not known"
 
 
 def _load(model: torch.nn.Module, path: Path) -> None:

@@ -1,39 +1,45 @@
 """The horse: holds the credentials, owns one attempt of one job, and a runner that does the work.
 
-It claims the attempt, hands the runner its order, extends the lease, passes progress on, obeys cancellation and time limit,
-and commits the outcome. Every write is conditional on the attempt: a horse that comes back from the dead changes nothing.
+It claims the attempt, hands the runner its order, gives signs of life whatever it is busy with, passes progress on, obeys cancellation
+and time limit, and commits the outcome. Every write is conditional on the attempt: a horse back from the dead changes nothing.
 """
 
 import os
 import shutil
 import signal
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from sparring.contract.report import Report
-from sparring.contract.runner import MESSAGE, Done, Failed, Order, Told
+from sparring.contract.runner import MESSAGE, Done, Failed, Order
 from sparring.contract.states import Progress, Reason, State
-from sparring.storage import attempts, errors
+from sparring.storage import artifacts, attempts, errors
 from sparring.storage.artifacts import Blob, Folder
 from sparring.storage.attempts import Claim
 from sparring.storage.database import connect
 from sparring.storage.settings import Settings
+from sparring.workers.errors import unexpected
 from sparring.workers.process import cores
+from sparring.workers.pulse import Ended, Pulse
 from sparring.workers.spare import Runner, Stable
 from sparring.workers.wire import Lines, send
 
 log = structlog.get_logger(__name__)
 
-FILES = frozenset({"report.json", "report.html", "report.md", "rows.csv", "rows.parquet", "examples.npz", "crafted.npz"})
+REQUIRED = frozenset({"report.json", "report.html", "report.md", "rows.csv", "rows.parquet", "examples.npz"})
+"""What every runner that is done has left."""
+FILES = REQUIRED | {"crafted.npz"}
 """What a runner may leave; anything else in its folder is not looked at."""
 _MAX_REPORT = 64 << 20
-_CHUNK = 1 << 20
 
 _runner: Runner | None = None
 _worker = "horse"
@@ -41,6 +47,10 @@ _worker = "horse"
 
 class Handback(Exception):
     """The worker is being stopped: the attempt goes back to the queue, without blame."""
+
+
+class Lost(Exception):
+    """The runner died, or makes no sense any more; the message is for the user."""
 
 
 def mount(runner: Runner, worker: str) -> None:
@@ -63,7 +73,8 @@ def run(job_id: str, attempt: int) -> None:
         Attempt(settings, engine, claim, runner).serve()
     except Handback:
         runner.kill()
-        reason = Reason(code="worker_lost", message="The worker was stopped before the job was done.")
+        hint = "Another worker goes on where it stopped; start one if there is none."
+        reason = Reason(code="worker_lost", message="The worker was stopped before the job was done.", hint=hint)
         attempts.release(engine, job_id, attempt, reason=reason, max_attempts=settings.max_attempts, blame=False)
     finally:
         runner.kill()
@@ -76,37 +87,50 @@ def _handback(signum: int, frame: FrameType | None) -> None:
 class Attempt:
     """One attempt under way."""
 
-    def __init__(self, settings: Settings, engine: Engine, claim: Claim, runner: Runner) -> None:
-        """Everything the attempt needs."""
+    def __init__(self, settings: Settings, engine: Engine, claim: Claim, runner: Runner, folder: Folder | None = None) -> None:
+        """Everything the attempt needs; blobs are kept in the folder of the settings unless another is given."""
         self.settings, self.engine, self.claim, self.runner = settings, engine, claim, runner
-        self.folder = Folder(settings.artifacts)
+        self.folder = folder or Folder(settings.artifacts)
         self.out = settings.work / claim.job_id / str(claim.attempt)
-        self.progress: Progress | None = None
-        self.leased = time.monotonic()
+        self.pulse = Pulse(settings, engine, claim)
 
     def serve(self) -> None:
         """From order to outcome."""
         try:
+            files = self._work()
+        except Ended as ended:
+            self.runner.kill()
+            if ended.reason is None:
+                self._log("fenced")
+            else:
+                self._finish(_state(ended.reason), ended.reason)
+        except Lost as lost:
+            self.runner.kill()
+            self._release(str(lost))
+        else:
+            self._finish("succeeded", None, files)
+
+    def _work(self) -> dict[str, Blob]:
+        try:
             order = self._order()
+            done = self._follow(order)
+            self.runner.kill()
+            return self._keep(done)
         except (errors.Corrupt, errors.Missing) as error:
             message = f"A stored upload is damaged or gone: {error}"
-            self._finish("failed", Reason(code="artifact_corrupt", message=message, hint="Upload it again and submit the job anew."))
-            return
+            raise Ended(Reason(code="artifact_corrupt", message=message, hint="Upload it again and submit the job anew.")) from error
+        except errors.Full as error:
+            hint = "Free some space in the data folder, then retry the job."
+            raise Ended(Reason(code="disk_full", message="The disk of the server is full.", hint=hint)) from error
         except OSError as error:
-            self._finish("failed", _disk(error))
-            return
-        send(self.runner.wire, order)
-        outcome = self._follow()
-        self.runner.kill()
-        if isinstance(outcome, Done):
-            self._keep(outcome)
-        elif outcome is not None:
-            self._finish(_state(outcome), outcome)
+            self._log("trouble with files", error=str(error))
+            raise Ended(unexpected(error)) from error
 
     def _order(self) -> Order:
         claim, folder = self.claim, self.folder
+        self.pulse()
         for sha in (claim.model.sha256, claim.data.sha256):
-            folder.verify(sha)
+            folder.verify(sha, self.pulse)
         self.out.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_over_shards()
         self.settings.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -131,83 +155,78 @@ class Attempt:
                 )
                 return
 
-    def _follow(self) -> Done | Reason | None:
-        """Read what the runner tells until it ends; None when the attempt is no longer ours."""
+    def _follow(self, order: Order) -> Done:
+        """Hand over the order and read what the runner tells until it is done."""
         lines = Lines(self.runner.wire)
-        deadline = time.monotonic() + self.claim.job.timeout
-        beat = 0.0
-        while True:
-            now = time.monotonic()
-            if now >= deadline:
-                return Reason(
-                    code="timeout",
-                    message=f"The job ran longer than its limit of {self.claim.job.timeout} s.",
-                    hint="Raise `timeout`, or ask for fewer rows, steps or threats.",
-                )
-            if now >= beat:
-                beat = now + self.settings.beat
-                word = self._beat()
-                if word == "fenced":
-                    log.warning("fenced", job=self.claim.job_id, attempt=self.claim.attempt)
-                    return None
-                if word == "cancel":
-                    return Reason(code="cancelled_by_user", message="The job was cancelled.")
-            for line in lines.read(max(0.01, min(beat, deadline) - time.monotonic())):
-                message = MESSAGE.validate_json(line)
-                if isinstance(message, Told):
-                    self.progress = message.progress
-                else:
-                    return message.reason if isinstance(message, Failed) else message
-            if lines.ended:
-                self._lost("The process that computes ended without a word; it was killed, or ran out of memory.")
-                return None
-
-    def _beat(self) -> str:
         try:
-            word = attempts.beat(self.engine, self.claim.job_id, self.claim.attempt, lease=self.settings.lease, progress=self.progress)
-        except DBAPIError as error:
-            log.warning("database away", error=str(error))
-            return "fenced" if time.monotonic() - self.leased > self.settings.lease else "go"
-        self.leased = time.monotonic()
-        return word
-
-    def _keep(self, done: Done) -> None:
-        try:
-            report = self.out / "report.json"
-            if report.stat().st_size > _MAX_REPORT:
-                raise ValueError(f"report.json is larger than {_MAX_REPORT} bytes")
-            Report.model_validate_json(report.read_bytes())
-            files = {name: self._store(self.out / name) for name in done.files if name in FILES}
-        except (OSError, errors.Full) as error:
-            self._finish("failed", _disk(error))
+            send(self.runner.wire, order)
+            while not lines.ended:
+                self.pulse()
+                for line in lines.read(self.pulse.rest()):
+                    message = MESSAGE.validate_json(line)
+                    if isinstance(message, Done):
+                        return message
+                    if isinstance(message, Failed):
+                        raise Ended(message.reason)
+                    self.pulse.progress = message.progress
+        except ConnectionError:
+            raise Lost("The process that computes had died before it was given the job.") from None
         except ValueError as error:
-            message = "The runner's report is not valid, and was not kept."
-            self._finish("failed", Reason(code="internal", message=message, detail=str(error)[:400]))
-        else:
-            total = self.progress.total if self.progress else 0
-            self.progress = Progress(phase="done", done=total, total=total)
-            self._beat()
-            self._finish("succeeded", None, files)
+            self._log("nonsense from the runner", error=str(error))
+            raise Lost("The process that computes said something that makes no sense.") from error
+        raise Lost("The process that computes ended without a word; it was killed, or ran out of memory.")
+
+    def _keep(self, done: Done) -> dict[str, Blob]:
+        """Store the files; what a runner left is a stranger's."""
+        try:
+            if missing := REQUIRED.difference(done.files):
+                raise ValueError(f"not among the files: {', '.join(sorted(missing))}")
+            with _regular(self.out / "report.json") as file:
+                report = file.read(_MAX_REPORT + 1)
+            if len(report) > _MAX_REPORT:
+                raise ValueError(f"report.json is larger than {_MAX_REPORT} bytes")
+            Report.model_validate_json(report)
+            files = {name: self._store(self.out / name) for name in sorted(FILES.intersection(done.files))}
+        except ValueError as error:
+            detail = str(error.errors(include_url=False, include_input=False)) if isinstance(error, ValidationError) else str(error)
+            hint = "This is a fault of the service; please report it with the worker's log. Retrying the job may help."
+            reason = Reason(code="internal", message="What the runner left is not valid, and was not kept.", hint=hint, detail=detail[:400])
+            raise Ended(reason) from error
+        total = self.pulse.progress.total if self.pulse.progress else 0
+        self.pulse.progress = Progress(phase="done", done=total, total=total)
+        self.pulse.beat()
+        return files
 
     def _store(self, path: Path) -> Blob:
-        return self.folder.put(_chunks(path))
+        with _regular(path) as file:
+            return self.folder.put(artifacts.chunks(file), watch=self.pulse)
 
     def _finish(self, state: State, reason: Reason | None, files: dict[str, Blob] | None = None) -> None:
-        """Commit the outcome; while the database is away, try for as long as the lease lasts."""
+        """Commit the outcome."""
+        job, attempt = self.claim.job_id, self.claim.attempt
+        kept = self._insist(lambda: attempts.finish(self.engine, job, attempt, state=state, reason=reason, files=files or {}))
+        self._log("finished" if kept else "fenced", state=state)
+
+    def _release(self, message: str) -> None:
+        """The runner is lost: queue the next attempt, or end the job when it has lost too many."""
+        hint = "Look at the worker's log and memory; retry the job when the cause is gone, or ask for fewer rows."
+        reason = Reason(code="worker_lost", message=message, hint=hint)
+        job, attempt, most = self.claim.job_id, self.claim.attempt, self.settings.max_attempts
+        self._insist(lambda: attempts.release(self.engine, job, attempt, reason=reason, max_attempts=most))
+        self._log("runner lost", why=message)
+
+    def _insist(self, commit: Callable[[], bool]) -> bool:
+        """While the database is away, try for as long as the lease lasts."""
         while True:
             try:
-                kept = attempts.finish(self.engine, self.claim.job_id, self.claim.attempt, state=state, reason=reason, files=files or {})
+                return commit()
             except DBAPIError:
-                if time.monotonic() - self.leased > self.settings.lease:
+                if not self.pulse.holds():
                     raise
                 time.sleep(0.2)
-            else:
-                break
-        log.info("finished" if kept else "fenced", job=self.claim.job_id, attempt=self.claim.attempt, state=state)
 
-    def _lost(self, message: str) -> None:
-        reason = Reason(code="worker_lost", message=message, hint="It was tried again as often as allowed; look at the worker's log.")
-        attempts.release(self.engine, self.claim.job_id, self.claim.attempt, reason=reason, max_attempts=self.settings.max_attempts)
+    def _log(self, what: str, **more: str) -> None:
+        log.info(what, job=self.claim.job_id, attempt=self.claim.attempt, **more)
 
 
 def _state(reason: Reason) -> State:
@@ -216,15 +235,17 @@ def _state(reason: Reason) -> State:
     return "timed_out" if reason.code == "timeout" else "failed"
 
 
-def _disk(error: Exception) -> Reason:
-    return Reason(
-        code="disk_full" if isinstance(error, errors.Full) or getattr(error, "errno", None) == 28 else "internal",
-        message=f"Files of the job could not be written: {error}",
-        hint="Free some space in the data folder, then retry the job.",
-    )
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+def _regular(path: Path) -> BinaryIO:
+    """A file that a runner left, open for reading. Raises ValueError for a link and whatever else is no file of its own."""
+    try:
+        # A pipe would be waited for until somebody writes.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if path.is_symlink():
+            raise ValueError(f"{path.name} is a link") from error
+        raise
+    file = os.fdopen(handle, "rb")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise ValueError(f"{path.name} is not a regular file")
+    return file

@@ -4,14 +4,17 @@ It imports torch ahead, waits for one order, forks its row processes, directs th
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
+import math
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -26,12 +29,16 @@ from sparring.contract.states import Progress, Reason
 from sparring.workers import assemble, shard
 from sparring.workers.assemble import Run
 from sparring.workers.bench import Facts
-from sparring.workers.crew import Advanced, Attack, Crew, CrewError
+from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Trouble
+from sparring.workers.errors import unexpected
+from sparring.workers.spare import ARITHMETIC
 from sparring.workers.wire import Lines, send
 
 _TILE = {"cpu": 64, "cuda": 256}
 _SMALLEST_TILE = 16
 _SHARD = 1024
+_SHARD_NUMBERS = 4 << 20
+"""Numbers in the rows of a shard: an attack holds some twenty tensors of that size."""
 
 
 class Plan(NamedTuple):
@@ -41,13 +48,30 @@ class Plan(NamedTuple):
     shards: tuple[NDArray[np.int64], ...]
 
 
-def plan(order: Order, rows: int, tile: int) -> Plan:
+def plan(order: Order, facts: Facts, tile: int) -> Plan:
     """Rows in an order drawn from the seed, in shards of whole tiles: small enough to share out, large enough to fill passes."""
-    size = min(_SHARD, max(2 * tile, -(-rows // (16 * tile)) * tile))
-    drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(rows).astype(np.int64)
-    text = json.dumps([order.job.model_dump(mode="json"), order.model.sha256, order.model.spec.model_dump(mode="json"), order.data.sha256,
-                       order.data.spec.model_dump(mode="json"), tile, size, sparring.__version__, torch.__version__])  # fmt: skip
-    return Plan(hashlib.sha256(text.encode()).hexdigest(), tuple(drawn[at : at + size] for at in range(0, rows, size)))
+    numbers = max(1, math.prod(facts.shape[1:]))
+    most = max(tile, min(_SHARD, _SHARD_NUMBERS // numbers) // tile * tile)
+    size = min(most, max(2 * tile, -(-facts.rows // (16 * tile)) * tile))
+    drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
+    given = [order.job, order.model.spec, order.data.spec]
+    machine = [facts.device, assemble.processor(), facts.probabilities, sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
+    text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, size, *machine])
+    return Plan(hashlib.sha256(text.encode()).hexdigest(), tuple(drawn[at : at + size] for at in range(0, facts.rows, size)))
+
+
+def resolve(wanted: str, device: str) -> str:
+    """The device of this job, from what it asked for and what the worker offers: `cpu` or `cuda:N`.
+
+    Raises:
+        CrewError: a GPU was asked for and there is none.
+    """
+    if wanted == "cpu" or device == "cpu" or not torch.cuda.is_available():
+        if wanted == "gpu":
+            hint = "Submit the job with device=auto or cpu, or start a worker on a machine with a GPU."
+            raise CrewError(Trouble(Reason(code="unsupported", message="The job asks for a GPU and this worker has none.", hint=hint)))
+        return "cpu"
+    return "cuda:0" if device == "auto" else device
 
 
 class Pace:
@@ -86,10 +110,9 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
         CrewError: it cannot be done, and why.
     """
     started, began = datetime.now(UTC), time.monotonic()
-    on_gpu = device.startswith("cuda") or (device == "auto" and order.job.device != "cpu" and torch.cuda.is_available())
-    device = "cpu" if order.job.device == "cpu" else device
-    size = 1 if on_gpu else processes
-    tile = _TILE["cuda" if on_gpu else "cpu"]
+    device = resolve(order.job.device, device)
+    size = processes if device == "cpu" else 1
+    tile = _TILE["cpu" if device == "cpu" else "cuda"]
     pace = Pace(wire)
     _end_with(wire)
     while True:
@@ -113,7 +136,7 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
 def _attack(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace) -> tuple[list[Path], str, int]:
     folder = Path(order.out) / "shards"
     folder.mkdir(exist_ok=True)
-    cut = plan(order, facts.rows, tile)
+    cut = plan(order, facts, tile)
     paths = [folder / f"{at:05d}.npz" for at in range(len(cut.shards))]
     missing = [at for at, path in enumerate(paths) if shard.load(path, cut.digest) is None]
     attacks = sum(len(order.job.against(threat)) for threat in order.job.threats)
@@ -130,9 +153,10 @@ def _end_with(wire: socket.socket) -> None:
     """When the other end closes, nobody wants the result any more."""
 
     def watch() -> None:
-        wire.settimeout(None)
-        while wire.recv(1 << 10):
-            pass
+        with contextlib.suppress(OSError):  # an end that closes without having read everything
+            wire.settimeout(None)
+            while wire.recv(1 << 10):
+                pass
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -152,17 +176,16 @@ def main() -> None:
         first = list(lines.read(None))
         if lines.ended:
             sys.exit(0)
-    order = Order.model_validate_json(first[0])
+    answer: Done | Failed
     try:
-        send(wire, serve(order, wire, given.device, given.processes))
+        answer = serve(Order.model_validate_json(first[0]), wire, given.device, given.processes)
     except CrewError as error:
-        send(wire, Failed(reason=error.trouble.reason))
-    except OSError as error:
-        code = "disk_full" if error.errno == 28 else "internal"
-        send(
-            wire,
-            Failed(reason=Reason(code=code, message=f"The runner could not write its files: {error}", hint="Look at the data folder.")),
-        )
+        answer = Failed(reason=error.trouble.reason)
+    except Exception as error:
+        traceback.print_exc()
+        answer = Failed(reason=unexpected(error))
+    with contextlib.suppress(ConnectionError):  # nobody is left to be told
+        send(wire, answer)
 
 
 if __name__ == "__main__":

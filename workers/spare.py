@@ -22,6 +22,8 @@ _SPEED = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "67108864",
+    # Asking whether there is a GPU must not start CUDA before the row process is forked.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 
 

@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--name", default=None, help="unique name of this worker")
     parser.add_argument("--processes", type=int, default=cores(), help="row processes of a CPU runner")
     given = parser.parse_args()
+    os.umask(0o077)
     run(given.device, given.name, given.processes)
 
 

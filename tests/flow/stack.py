@@ -22,11 +22,11 @@ from sparring.sdk import Client
 LEASE, BEAT = 3.0, 0.4
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 60, what: str = "") -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 60, what: str = "", pause: float = 0.05) -> Any:
     end = time.monotonic() + seconds
     while not (met := condition()):
         assert time.monotonic() < end, f"not within {seconds} s: {what or condition}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return met
 
 
@@ -116,12 +116,15 @@ class Stack:
         eventually(lambda: self.info(job).state in FINAL, seconds, f"the end of {job}")
         return self.info(job)
 
-    def under_way(self, job: str) -> JobInfo:
-        """Wait until some shards are done and some are not."""
-        eventually(lambda: (info := self.info(job)).state in FINAL or info.progress.done > 0, 60, "progress")
+    def shards(self, job: str, attempt: int = 1) -> int:
+        """How many shards an attempt has finished, or taken over."""
+        return len(list((self.data / "work" / job / str(attempt) / "shards").glob("*.npz")))
+
+    def under_way(self, job: str) -> None:
+        """Wait until some shards are on disk; that not all are is for the caller to see in what was taken over."""
+        eventually(lambda: self.shards(job), 60, "a shard")
         info = self.info(job)
         assert info.state == "running", info
-        return info
 
     def events(self, job: str) -> list[EventInfo]:
         return self.patient(lambda: list(self.client.jobs.events(job)))

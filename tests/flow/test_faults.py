@@ -1,6 +1,8 @@
 """Whatever dies during a job, the job ends with exactly one report, and its numbers are those of an undisturbed run."""
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +16,8 @@ from redis import Redis
 
 from sparring.contract.states import FINAL
 
-LONG = {"threats": [{"norm": "linf", "eps": 0.03}], "attacks": [{"kind": "pgd", "steps": 40, "restarts": 2}], "device": "cpu"}
+LONG = {"threats": [{"norm": "linf", "eps": 0.03}], "attacks": [{"kind": "pgd", "steps": 30, "restarts": 2}], "device": "cpu"}
+SHORT = LONG | {"attacks": [{"kind": "pgd", "steps": 5}], "rows": 256}
 ENDLESS = LONG | {"attacks": [{"kind": "pgd", "steps": 100_000}]}
 
 
@@ -67,8 +70,28 @@ def test_the_job_survives_the_death_of(fault: str, ready: Ready, undisturbed: by
     attempt = proper_end(ready.stack, job, undisturbed)
     if fault in ("runner", "horse", "worker"):
         assert attempt == 2
-        report = ready.stack.client.jobs.report(job)
-        assert report.provenance.resumed > 0, "finished shards were not taken over"
+        resumed = ready.stack.client.jobs.report(job).provenance.resumed
+        assert 0 < resumed < ready.stack.shards(job, 2), "finished shards were not taken over, or none was left to do"
+
+
+@pytest.fixture(scope="module")
+def short(ready: Ready) -> bytes:
+    job = ready.stack.submit(model=ready.model, data=ready.data, **SHORT)
+    assert ready.stack.ended(job).state == "succeeded"
+    return ready.stack.rows(job)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_horse_killed_while_it_stores_and_commits_leaves_one_report(seed: int, ready: Ready, short: bytes) -> None:
+    """The runner has written its last file; the horse is killed somewhere between taking it in and having committed."""
+    stack = ready.stack
+    job = stack.submit(model=ready.model, data=ready.data, **SHORT)
+    horse, last = stack.horse(), stack.data / "work" / job / "1" / "report.md"
+    eventually(last.exists, what="the last file", pause=0.001)
+    time.sleep(random.Random(seed).random() * 0.03)
+    with contextlib.suppress(ProcessLookupError):  # it may have committed and gone
+        os.kill(horse, signal.SIGKILL)
+    proper_end(stack, job, short)
 
 
 def test_a_queued_job_survives_flushall(ready: Ready, undisturbed: bytes) -> None:
@@ -118,11 +141,17 @@ def test_cancel_kills_the_runner(ready: Ready) -> None:
     eventually(lambda: runner not in tree(ready.stack.process.pid), 10, "the runner's end")
 
 
-def test_a_timeout_kills_the_runner(ready: Ready) -> None:
-    job = ready.stack.submit(model=ready.model, data=ready.data, **ENDLESS | {"timeout": 3})
+def test_a_timeout_counts_all_attempts_and_kills_the_runner(ready: Ready) -> None:
+    limit = 15
+    job = ready.stack.submit(model=ready.model, data=ready.data, **ENDLESS | {"timeout": limit})
+    os.kill(ready.stack.runner(), signal.SIGKILL)
+    eventually(lambda: (info := ready.stack.info(job)).attempt == 2 and info.state == "running", limit, "the second attempt")
     runner = ready.stack.runner()
-    info = ready.stack.ended(job, 13)
+    info = ready.stack.ended(job, limit + 10)
     assert (info.state, info.reason.code if info.reason else "") == ("timed_out", "timeout")
+    started = {event.attempt: event.time for event in ready.stack.events(job) if event.state == "running" and event.kind == "state"}
+    assert info.finished
+    assert (info.finished - started[2]).total_seconds() < limit
     eventually(lambda: runner not in tree(ready.stack.process.pid), 10, "the runner's end")
 
 

@@ -85,7 +85,6 @@ def hostile(model: bytes, canary: Path) -> dict[str, bytes]:
 def test_hostile_models_are_refused_with_code_and_hint_and_the_worker_serves_on(ready: Ready, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     for name, content in hostile((ready.files / "model.pt2").read_bytes(), canary).items():
-        (tmp_path / "evil.pt2").write_bytes(content)
         headers = {"Authorization": f"Bearer {ready.stack.key}"}
         answer = httpx2.post(f"{ready.stack.url}/v1/models", params={"name": "evil"}, content=content, headers=headers, trust_env=False)
         if answer.status_code == 201:  # nothing to see from outside: the runner refuses it
@@ -161,11 +160,17 @@ def test_deleting_waits_until_nothing_uses_it(ready: Ready, tmp_path: Path) -> N
     x, y = digits()
     np.savez(tmp_path / "own.npz", x=x[640:700], y=y[640:700])
     data = client.datasets.upload(tmp_path / "own.npz").id
-    job = ready.stack.submit(**QUICK, model=ready.model, data=data)
+    model = client.models.upload(ready.files / "model.pt2").id
+    endless = {"threats": [{"norm": "linf", "eps": 0.03}], "attacks": [{"kind": "pgd", "steps": 100_000}]}
+    running, queued = (ready.stack.submit(**endless, model=model, data=data) for _ in range(2))
     headers = {"Authorization": f"Bearer {ready.stack.key}"}
-    if ready.stack.info(job).state in ("queued", "running"):
-        answer = httpx2.delete(f"{ready.stack.url}/v1/datasets/{data}", headers=headers, trust_env=False)
-        assert answer.status_code in (409, 204)
-    ready.stack.ended(job)
-    client.jobs.delete(job)
-    assert httpx2.get(f"{ready.stack.url}/v1/jobs/{job}", headers=headers, trust_env=False).status_code == 404
+    with httpx2.Client(base_url=f"{ready.stack.url}/v1", headers=headers, trust_env=False) as web:
+        eventually(lambda: ready.stack.info(running).state == "running", what="the job at work")
+        assert ready.stack.info(queued).state == "queued"
+        used = [f"/datasets/{data}", f"/models/{model}", f"/jobs/{running}", f"/jobs/{queued}"]
+        assert [web.delete(path).status_code for path in used] == [409] * 4
+        for job in (queued, running):
+            client.jobs.cancel(job)
+            assert ready.stack.ended(job).state == "cancelled"
+        assert [web.delete(path).status_code for path in reversed(used)] == [204] * 4
+        assert [web.get(path).status_code for path in used] == [404] * 4

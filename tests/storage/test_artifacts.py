@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sparring.storage import artifacts
 from sparring.storage.artifacts import Blob, Folder
 from sparring.storage.errors import Corrupt, DigestMismatch, Full, Missing, TooLarge
 
@@ -92,6 +93,36 @@ def test_a_source_that_breaks_off_leaves_nothing(folder: Folder) -> None:
     with pytest.raises(ConnectionResetError):
         folder.put(chunks())
     assert files(folder) == []
+
+
+def test_long_work_is_watched_and_can_be_stopped(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "CHUNK", 100)
+    watched: list[int] = []
+
+    def watch() -> None:
+        watched.append(1)
+        if len(watched) == 3:
+            raise InterruptedError
+
+    folder.put([CONTENT])
+    with pytest.raises(InterruptedError):
+        folder.verify(DIGEST, watch)
+    watched.clear()
+    with pytest.raises(InterruptedError):
+        folder.put([b"new"] * 10, watch=watch)
+    watched.clear()
+    with pytest.raises(InterruptedError):  # while it is compared with what is there
+        folder.put([CONTENT], watch=watch)
+    assert len(watched) == 3
+    assert files(folder) == [folder.local_path(DIGEST)]
+
+
+def test_large_blobs_are_made_durable_on_the_way(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(artifacts, "_SYNC", 10)
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    folder.put([b"12345"] * 5)
+    assert len(synced) == 2
 
 
 def test_a_changed_blob_is_found_and_mended_by_storing_it_again(folder: Folder) -> None:

@@ -21,7 +21,9 @@ def state(engine: Engine, id: str) -> str:
 
 def test_a_claim_carries_all_that_the_worker_needs(engine: Engine, queued: JobInfo, job: Job, model: ModelInfo, data: DatasetInfo) -> None:
     claim = attempts.claim(engine, queued.id, 1, worker="w", lease=60)
-    assert claim == (queued.id, 1, "default", job, model, data)
+    assert claim
+    assert claim[:-1] == (queued.id, 1, "default", job, model, data)
+    assert 0 <= claim.ran < 60
     info = jobs.get(engine, "default", queued.id)
     assert info.state == "running"
     assert info.started is not None
@@ -106,6 +108,24 @@ def test_handing_back_is_no_loss(engine: Engine, queued: JobInfo) -> None:
         attempts.claim(engine, queued.id, attempt, worker="w", lease=60)
         assert attempts.release(engine, queued.id, attempt, reason=LOST, max_attempts=1, blame=False)
     assert state(engine, queued.id) == "queued"
+
+
+def test_what_earlier_attempts_ran_is_counted_until_the_user_tries_again(
+    engine: Engine, running: JobInfo, age: Callable[..., None]
+) -> None:
+    age("jobs", "started", 100)
+    started = jobs.get(engine, "default", running.id).started
+    for attempt, blame in ((1, True), (2, False)):
+        assert attempts.release(engine, running.id, attempt, reason=LOST, max_attempts=5, blame=blame)
+        claim = attempts.claim(engine, running.id, attempt + 1, worker="next", lease=60)
+        assert claim
+        assert 100 <= claim.ran < 160
+        assert jobs.get(engine, "default", running.id).started == started
+    assert attempts.finish(engine, running.id, 3, state="timed_out", reason=LOST)
+    jobs.retry(engine, "default", running.id)
+    anew = attempts.claim(engine, running.id, 4, worker="next", lease=60)
+    assert anew
+    assert anew.ran < 60
 
 
 def test_a_lost_job_that_was_to_be_cancelled_is(engine: Engine, running: JobInfo) -> None:

@@ -84,6 +84,27 @@ def export(folder, monkeypatch, capsys):
     return run
 
 
+FAULTY = {
+    "misspelt": ("import torch\n\ndef make()\n    return 1\n", 3, "SyntaxError: expected ':'"),
+    "unnamed": ("import torch\n\nmodel = torchh.nn.Linear(1, 1)\n", 3, "NameError: name 'torchh' is not defined"),
+    "dependent": ("import torch\nimport nowhere_to_be_found\n", 2, "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
+    "leaving": ("import sys\nsys.exit(7)\n", 2, "SystemExit: 7"),
+    "deep": ("import torch\n\ndef make():\n    return torch.nn.Linear(1, 'wide')\n", 4, "TypeError: "),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_fault_of_the_users_code_is_told_with_its_place(name, folder, export):
+    code, line, fault = FAULTY[name]
+    (folder / f"{name}.py").write_text(code)
+    returned, answer, errors = export(f"{name}:make", "-", "o.pt2", "--shape", "12")
+    assert returned == 2
+    assert fault in answer["message"]
+    assert f"{folder / name}.py, line {line})" in answer["message"]
+    assert answer["hint"]
+    assert "Traceback" not in errors
+
+
 def test_the_file_tells_nothing_of_the_users_machine(folder, export):
     assert export("mynets:make", "-", "private.pt2", "--shape", "12")[0] == 0
     content = (folder / "private.pt2").read_bytes()
