@@ -12,7 +12,8 @@ Arch = Literal["mlp", "lenet5", "cnn", "resnet18"]
 ModelFormat = Literal["pt2", "safetensors", "state_dict", "onnx"]
 DataFormat = Literal["npz"]
 
-_MOST_CHANNELS = 4096
+_MOST_CHANNELS = 1000
+"""Both lists in full length still fit into the address of an upload, which may be 64 KiB long."""
 Bounds = tuple[float, float] | Literal["none"] | None
 
 

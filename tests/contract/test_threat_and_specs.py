@@ -151,3 +151,8 @@ def test_kinds_and_suites():
     version, attacks = SUITES["quick"]
     assert version == "quick@1"
     assert attacks == (Noise(), FGSM(), PGD(steps=10)), "a pinned suite changes only with its version"
+
+
+def test_as_many_channels_as_an_address_can_carry():
+    assert len(ModelSpec(mean=[0.1] * 1000).mean) == 1000
+    assert "at most 1000 items" in faults(ModelSpec, mean=[0.1] * 1001)["mean"]

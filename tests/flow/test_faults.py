@@ -88,7 +88,7 @@ def test_a_horse_killed_while_it_stores_and_commits_leaves_one_report(seed: int,
     job = stack.submit(model=ready.model, data=ready.data, **SHORT)
     horse, last = stack.horse(), stack.data / "work" / job / "1" / "report.md"
     eventually(last.exists, what="the last file", pause=0.001)
-    time.sleep(random.Random(seed).random() * 0.03)
+    time.sleep(random.Random(seed).random() * 0.1)
     with contextlib.suppress(ProcessLookupError):  # it may have committed and gone
         os.kill(horse, signal.SIGKILL)
     proper_end(stack, job, short)
