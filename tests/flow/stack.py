@@ -19,7 +19,7 @@ from sparring.contract.states import FINAL
 from sparring.errors import ServiceAway
 from sparring.sdk import Client
 
-LEASE, BEAT = 3.0, 0.4
+LEASE, BEAT, ATTEMPTS = 3.0, 0.4, 3
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 60, what: str = "", pause: float = 0.05) -> Any:
@@ -143,7 +143,7 @@ def stack(data: Path, *options: str, **environment: str) -> Iterator[Stack]:
     given = {
         name: value for name, value in os.environ.items() if name not in ("SPARRING_REDIS_URL", "REDIS_URL", "SPARRING_KEY", "SPARRING_URL")
     }
-    given |= {"SPARRING_LEASE": str(LEASE), "SPARRING_BEAT": str(BEAT)} | environment
+    given |= {"SPARRING_LEASE": str(LEASE), "SPARRING_BEAT": str(BEAT), "SPARRING_MAX_ATTEMPTS": str(ATTEMPTS)} | environment
     command = [
         sys.executable,
         "-P",

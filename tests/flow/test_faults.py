@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from flow.conftest import Ready
-from flow.stack import LEASE, Stack, eventually, tree
+from flow.stack import ATTEMPTS, LEASE, Stack, eventually, tree
 from redis import Redis
 
 from sparring.contract.states import FINAL
@@ -81,7 +81,7 @@ def short(ready: Ready) -> bytes:
     return ready.stack.rows(job)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
 def test_a_horse_killed_while_it_stores_and_commits_leaves_one_report(seed: int, ready: Ready, short: bytes) -> None:
     """The runner has written its last file; the horse is killed somewhere between taking it in and having committed."""
     stack = ready.stack
@@ -158,7 +158,7 @@ def test_a_timeout_counts_all_attempts_and_kills_the_runner(ready: Ready) -> Non
 def test_a_job_that_kills_every_runner_ends_as_failed(ready: Ready, undisturbed: bytes) -> None:
     """And the queue flows on."""
     job = ready.stack.submit(model=ready.model, data=ready.data, **ENDLESS)
-    for attempt in range(1, 6):
+    for attempt in range(1, ATTEMPTS + 1):
         eventually(lambda attempt=attempt: (i := ready.stack.info(job)).attempt == attempt and i.progress.phase == "attack", 60)
         os.kill(ready.stack.runner(), signal.SIGKILL)
         eventually(lambda attempt=attempt: (i := ready.stack.info(job)).attempt > attempt or i.state in FINAL, 60)
