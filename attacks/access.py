@@ -2,12 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from sparring.attacks.problem import Goal
+from sparring.attacks.windows import Plan, Windows, plan
+
+
+class Near(Protocol):
+    """Scores with a memory: the quicker the less a row differs from the best of those asked before under its name."""
+
+    def __call__(self, name: Tensor, x: Tensor, worth: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits (B, K) of x (B, …); `name` (B,) int64, no two the same. The best is that of largest `worth(logits)` (B,)."""
+        ...
 
 
 class DecisionAccess(Protocol):
@@ -26,6 +35,10 @@ class DecisionAccess(Protocol):
         """(B,) bool: whether the decision on x (B, …) reaches the goal. Where the judge has scores, a tie does not."""
         ...
 
+    def tell(self, share: float) -> None:
+        """An attack says how much of its course is behind it, from 0 to 1."""
+        ...
+
 
 class ScoreAccess(DecisionAccess, Protocol):
     """Scores as well."""
@@ -35,11 +48,24 @@ class ScoreAccess(DecisionAccess, Protocol):
         ...
 
 
+@runtime_checkable
+class NearAccess(ScoreAccess, Protocol):
+    """Scores, and a memory that serves those who change little from one question to the next."""
+
+    def near(self, like: Tensor) -> Near:
+        """Scores as `logits` gives them, bit for bit, of rows shaped as `like` (B, …); for one attack, which owns the memory."""
+        ...
+
+
 class GradientAccess(ScoreAccess, Protocol):
     """Slopes as well."""
 
-    def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) at x (B, …), and the gradient (B, …) of each row's `loss(logits)` (B,)."""
+    def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """At x (B, …): logits (B, K), each row's `loss(logits)` (B,), and that loss's gradient (B, …)."""
+        ...
+
+    def slopes(self, losses: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """At x (B, …): logits (B, K), each row's `losses(logits)` (B, J), and their gradients (B, J, …)."""
         ...
 
 
@@ -54,16 +80,22 @@ class Spent:
 class Target:
     """White-box access to a model. `judge` is the original and decides; `search` is a copy prepared for speed.
 
+    Slopes come from `search` too, unless there is a `climber`: another copy, that may compute in fewer digits.
+
     Every pass has exactly `tile` rows, the last one padded with its own first row: floating-point results depend on the
     shape of a batch, and so a row's results here depend on the row alone.
     """
 
-    def __init__(self, judge: nn.Module, search: nn.Module, tile: int) -> None:
-        """Both modules map (tile, …) float32 to logits (tile, K); parameters of `search` need no gradient."""
+    def __init__(self, judge: nn.Module, search: nn.Module, tile: int, climber: nn.Module | None = None) -> None:
+        """The modules map (tile, …) float32 to logits (tile, K); parameters of the copies need no gradient."""
         self.judge = judge
         self.search = search
+        self.climber = climber
         self.spent = Spent()
         self._tile = tile
+        self._plan: tuple[nn.Module, torch.Size, Plan | None] | None = None
+        self.tell: Callable[[float], None] = lambda share: None
+        """Where progress is told; replaced by whoever wants to hear."""
 
     @property
     def tile(self) -> int:
@@ -90,21 +122,46 @@ class Target:
         self.spent.forwards += len(x)
         return torch.cat([self.search(part)[:count] for part, count in self._tiles(x)])
 
-    def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) and gradient (B, …) from the search copy; at most one tile of rows."""
+    def near(self, like: Tensor) -> Near:
+        """Scores of the search copy by windows, where it lends itself to that, else in full."""
+        shape = like.shape[1:]
+        if self._plan is None or self._plan[0] is not self.search or self._plan[1] != shape:
+            self._plan = self.search, shape, plan(self.search, like, self._tile)
+        found = self._plan[2]
+        if found is None:
+            return lambda name, x, worth: self.logits(x)
+        windows = Windows(found, like, self._tile)
+
+        def look(name: Tensor, x: Tensor, worth: Callable[[Tensor], Tensor]) -> Tensor:
+            self.spent.forwards += len(x)
+            return windows(name, x, worth)
+
+        return look
+
+    def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, K), losses (B,) and gradient (B, …) from the search copy; at most one tile of rows."""
+        logits, losses, grads = self.slopes(lambda z: loss(z)[:, None], x)
+        return logits, losses[:, 0], grads[:, 0]
+
+    def slopes(self, losses: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, K), losses (B, J) and gradients (B, J, …) from one forward and J backward passes; at most one tile of rows."""
         if len(x) > self._tile:
-            raise ValueError(f"slope takes at most one tile of {self._tile} rows, not {len(x)}")
-        self.spent.forwards += len(x)
-        self.spent.backwards += len(x)
+            raise ValueError(f"a slope takes at most one tile of {self._tile} rows, not {len(x)}")
         part, count = next(self._tiles(x))
         part = part.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self.search(part)
-            total = loss(logits[:count]).sum()
-            (grad,) = torch.autograd.grad(total, part, allow_unused=True) if total.requires_grad else (None,)
+            logits = (self.climber or self.search)(part)
+            values = losses(logits[:count])
+            grads = [self._grad(values[:, j], part, last=j + 1 == values.shape[1])[:count] for j in range(values.shape[1])]
+        self.spent.forwards += count
+        self.spent.backwards += count * len(grads)
+        return logits[:count].detach(), values.detach(), torch.stack(grads, 1) if len(grads) > 1 else grads[0][:, None]
+
+    def _grad(self, loss: Tensor, x: Tensor, *, last: bool) -> Tensor:
+        (grad,) = torch.autograd.grad(loss.sum(), x, allow_unused=True, retain_graph=not last) if loss.requires_grad else (None,)
         if grad is None:  # the graph does not connect input and output
-            grad = torch.zeros_like(part)
-        return logits[:count].detach(), torch.nan_to_num(grad[:count], nan=0.0, posinf=0.0, neginf=0.0)
+            return torch.zeros_like(x)
+        return torch.nan_to_num(grad, nan=0.0, posinf=0.0, neginf=0.0)
 
     def _tiles(self, x: Tensor) -> Iterator[tuple[Tensor, int]]:
         for start in range(0, len(x), self._tile):
@@ -133,6 +190,10 @@ class Decisions:
         """(B,) bool: whether the decision reaches the goal."""
         return self._target.reached(goal, x)
 
+    def tell(self, share: float) -> None:
+        """Pass progress on."""
+        self._target.tell(share)
+
 
 class Scores(Decisions):
     """A target that gives decisions and scores, and no slope."""
@@ -145,3 +206,12 @@ class Scores(Decisions):
     def logits(self, x: Tensor) -> Tensor:
         """Logits (B, K)."""
         return self._scores.logits(x)
+
+    def near(self, like: Tensor) -> Near:
+        """Scores with a memory, where the target has one."""
+        return near(self._scores, like)
+
+
+def near(target: ScoreAccess, like: Tensor) -> Near:
+    """Scores with a memory where the target has one, else without."""
+    return target.near(like) if isinstance(target, NearAccess) else lambda name, x, worth: target.logits(x)

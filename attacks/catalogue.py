@@ -2,37 +2,183 @@
 
 from typing import assert_never
 
-from sparring.attacks.access import Decisions, GradientAccess
-from sparring.attacks.engine import climb, latest, restarts
-from sparring.attacks.losses import LOSSES
-from sparring.attacks.parts import anywhere, ascend, backprop, begin, centre, decision, redraw
+from sparring.attacks.access import Decisions, GradientAccess, Scores
+from sparring.attacks.apgd import auto
+from sparring.attacks.cw import cw
+from sparring.attacks.ddn import ddn
+from sparring.attacks.deepfool import deepfool
+from sparring.attacks.diverse import diverse
+from sparring.attacks.engine import climb, knowing, latest, strongest
+from sparring.attacks.fab import fab
+from sparring.attacks.fmn import fmn
+from sparring.attacks.losses import LOSSES, Loss, kl
+from sparring.attacks.parts import (
+    aims,
+    anywhere,
+    ascend,
+    averaged,
+    backprop,
+    begin,
+    centre,
+    decision,
+    gaussian,
+    leap,
+    momentum,
+    outskirts,
+    power,
+    probing,
+    raw,
+    redraw,
+    scattered,
+    signed,
+    toward,
+)
 from sparring.attacks.problem import Attack, Outcome, Problem
-from sparring.contract.attacks import FGSM, PGD, AttackSpec, Noise
+from sparring.attacks.sparse import sparse_auto
+from sparring.attacks.square import square
+from sparring.contract.attacks import (
+    APGD,
+    BIM,
+    CW,
+    DDN,
+    DIFGSM,
+    FAB,
+    FGM,
+    FGSM,
+    FMN,
+    MIFGSM,
+    PGD,
+    RFGSM,
+    VAT,
+    AttackSpec,
+    DeepFool,
+    GradientAscent,
+    Noise,
+    Square,
+)
+from sparring.contract.quantity import value
+
+White = Attack[GradientAccess]
 
 
-def fgsm(spec: FGSM, eps: float) -> Attack[GradientAccess]:
-    """Goodfellow et al. 2014: x' = clip(x + eps sign grad L)."""
-    return climb(backprop(LOSSES[spec.loss]), ascend(eps), 1, centre, latest)
+def informed(attack: White, loss: Loss) -> White:
+    """Losses that compare with the clean row's logits need them looked up first."""
+    return knowing(attack) if loss in (LOSSES["kl"], LOSSES["difference"]) else attack
 
 
-def pgd(spec: PGD, eps: float) -> Attack[GradientAccess]:
+def unlabelled(attack: White) -> White:
+    """The model's own predictions on the clean rows take the place of the labels. One query a row."""
+
+    def blind(target: GradientAccess, problem: Problem) -> Outcome:
+        goal = problem.goal._replace(labels=target.labels(problem.x))
+        outcome = attack(target, problem._replace(goal=goal))
+        return outcome._replace(queries=outcome.queries + 1)
+
+    return blind
+
+
+def one_step(spec: FGSM | FGM) -> White:
+    """Goodfellow et al. 2014: x' = clip(x + eps sign grad L); FGM likewise in other norms."""
+    loss = LOSSES[spec.loss]
+    attack = informed(climb(backprop(loss), leap, 1, centre, latest), loss)
+    return unlabelled(attack) if isinstance(spec, FGSM) and spec.labels == "predicted" else attack
+
+
+def ascent(spec: GradientAscent) -> White:
+    """Ascent along the raw gradient."""
+    loss = LOSSES[spec.loss]
+    return informed(climb(backprop(loss), raw(value(spec.rate)), spec.steps, centre), loss)
+
+
+def rfgsm(spec: RFGSM, eps: float) -> White:
+    """Tramer et al. 2017: x1 = x + a sign N(0, I); x' = x1 + (eps - a) sign grad L(x1)."""
+    loss = LOSSES[spec.loss]
+    return informed(climb(backprop(loss), ascend(eps * (1 - spec.share)), 1, signed(spec.share)), loss)
+
+
+def bim(spec: BIM, eps: float) -> White:
+    """Kurakin et al. 2016: signed steps from the clean row."""
+    loss = LOSSES[spec.loss]
+    return informed(climb(backprop(loss), ascend(spec.step_size(eps)), spec.steps, centre), loss)
+
+
+def mifgsm(spec: MIFGSM | DIFGSM, eps: float) -> White:
+    """Dong et al. 2017; and Xie et al. 2018, which looks through random transforms."""
+    loss = LOSSES[spec.loss]
+    probe = backprop(loss)
+    if isinstance(spec, DIFGSM):
+        probe = diverse(loss, spec.diversity, spec.shrink)
+    return informed(climb(probe, momentum(spec.step_size(eps), value(spec.decay)), spec.steps, centre), loss)
+
+
+def pgd(spec: PGD, eps: float) -> White:
     """Madry et al. 2017: x <- P(x + alpha steepest grad L), from random starts; each row keeps its best."""
-    probe, rule = backprop(LOSSES[spec.loss]), ascend(spec.step_size(eps))
-    return restarts(spec.restarts, lambda r: climb(probe, rule, spec.steps, begin(spec.start, r)))
+    loss = LOSSES[spec.loss]
+    rule = ascend(spec.step_size(eps), spec.share)
+    attack = climb(averaged(backprop(loss), spec.samples), rule, spec.steps, begin(spec.start), tries=spec.restarts)
+    attack = informed(attack, loss)
+    return unlabelled(attack) if spec.labels == "predicted" else attack
 
 
-def noise(spec: Noise, eps: float) -> Attack[Decisions]:
-    """Independent uniform draws from the ball."""
+def apgd(spec: APGD) -> White:
+    """Croce, Hein 2020, on each target if there are any: first every target once, then with the next restart."""
+    loss = LOSSES[spec.loss]
+
+    def attack(target: GradientAccess, problem: Problem) -> Outcome:
+        probe = averaged(backprop(loss), spec.samples)
+        rule, keep = sparse_auto(spec.steps) if problem.ball.norm.sparse else (auto(spec.steps), strongest)
+        targets = aims(spec.targets, problem)
+        if not targets:
+            return climb(probe, rule, spec.steps, outskirts, keep, tries=spec.restarts)(target, problem)
+        return climb(probe, rule, spec.steps, outskirts, keep, tries=spec.restarts * targets, vary=toward(targets))(target, problem)
+
+    return knowing(attack) if spec.targets else informed(attack, loss)
+
+
+def vat(spec: VAT) -> White:
+    """Miyato et al. 2017: the whole budget along the direction in which the prediction moves most."""
+    xi = value(spec.xi)
+    return knowing(climb(backprop(kl), power(spec.iterations, xi), spec.iterations, probing(xi), latest))
+
+
+def noise(spec: Noise) -> Attack[Decisions]:
+    """Independent draws from the ball."""
+    if spec.distribution == "gaussian":
+        return climb(decision, gaussian, spec.draws - 1, scattered)
     return climb(decision, redraw, spec.draws - 1, anywhere)
 
 
 def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem) -> Outcome:
     """Run one attack of the contract; it is handed exactly the access its spec declares. `eps` in units of the data."""
     match spec:
-        case FGSM():
-            return fgsm(spec, eps)(target, problem)
+        case Noise():
+            return noise(spec)(Decisions(target), problem)
+        case Square():
+            return square(spec)(Scores(target), problem)
+        case FGSM() | FGM():
+            return one_step(spec)(target, problem)
+        case RFGSM():
+            return rfgsm(spec, eps)(target, problem)
+        case GradientAscent():
+            return ascent(spec)(target, problem)
+        case BIM():
+            return bim(spec, eps)(target, problem)
+        case MIFGSM() | DIFGSM():
+            return mifgsm(spec, eps)(target, problem)
         case PGD():
             return pgd(spec, eps)(target, problem)
-        case Noise():
-            return noise(spec, eps)(Decisions(target), problem)
+        case APGD():
+            return apgd(spec)(target, problem)
+        case VAT():
+            return vat(spec)(target, problem)
+        case DeepFool():
+            return deepfool(spec)(target, problem)
+        case DDN():
+            return ddn(spec)(target, problem)
+        case FMN():
+            return fmn(spec)(target, problem)
+        case CW():
+            return cw(spec)(target, problem)
+        case FAB():
+            return fab(spec)(target, problem)
     assert_never(spec)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparring.attacks import random
 from sparring.attacks.norms import Ball
+from sparring.attacks.rows import pick
 
 
 class Goal(NamedTuple):
@@ -14,6 +15,10 @@ class Goal(NamedTuple):
 
     labels: Tensor
     targeted: bool = False
+    toward: Tensor | None = None
+    """(B,) int64: the class an untargeted loss may single out; leaving for any other class is a success all the same."""
+    reference: Tensor | None = None
+    """(B, K): logits of the clean rows, for attacks that begin by looking at them."""
 
     def margin(self, logits: Tensor) -> Tensor:
         """(B,): how far the goal is passed; the goal is reached where it is above 0. A tie is not a success."""
@@ -25,10 +30,6 @@ class Goal(NamedTuple):
         """(B,) bool, from logits (B, K)."""
         return self.margin(logits) > 0
 
-    def select(self, index: Tensor) -> "Goal":
-        """The same for some of the rows."""
-        return Goal(self.labels[index], self.targeted)
-
 
 class Problem(NamedTuple):
     """A shard of rows to break. `key` (B,) seeds every draw of a row; see `sparring.attacks.random`."""
@@ -36,16 +37,30 @@ class Problem(NamedTuple):
     goal: Goal
     ball: Ball
     key: Tensor
+    attempt: Tensor
+    """(B,) int64: which of an attack's runs on this row; 0 is the first."""
     stop: bool = True
     """Verdict mode: a row is left alone once it is broken. Otherwise every row runs the full course (crafting)."""
+    name: Tensor | None = None
+    """(B,) int64: whose try a visit belongs to, no two the same; for probes that remember where they were."""
+
+    @property
+    def x(self) -> Tensor:
+        """The clean rows (B, …)."""
+        return self.ball.centre
 
     def select(self, index: Tensor) -> "Problem":
         """The same for some of the rows."""
-        return Problem(self.goal.select(index), self.ball.select(index), self.key[index], self.stop)
+        return pick(self, index)
 
-    def fork(self, label: int) -> "Problem":
+    def fork(self, label: int | Tensor) -> "Problem":
         """The same with other draws."""
         return self._replace(key=random.fork(self.key, label))
+
+
+def problem(goal: Goal, ball: Ball, key: Tensor, *, stop: bool = True) -> Problem:
+    """A problem before any attempt."""
+    return Problem(goal, ball, key, torch.zeros_like(goal.labels), stop)
 
 
 class Point(NamedTuple):
@@ -58,13 +73,10 @@ class Point(NamedTuple):
     """(B,): above 0 where the goal is reached."""
     grad: Tensor | None = None
     """d loss / d x (B, …), where a slope was asked for."""
+    looks: int | Tensor = 1
+    """Queries that the visit took of every row, or of each: (B,) int64."""
     judged: bool = False
     """The margin is the judge's own word, so that a success needs no second look."""
-
-    def select(self, index: Tensor) -> "Point":
-        """The same for some of the rows."""
-        grad = None if self.grad is None else self.grad[index]
-        return Point(self.x[index], self.loss[index], self.margin[index], grad, self.judged)
 
 
 class Outcome(NamedTuple):
@@ -74,21 +86,11 @@ class Outcome(NamedTuple):
     success: Tensor
     """(B,) bool."""
     score: Tensor
-    """(B,): margin of a success, loss of a failure; only compared between outcomes of equal success."""
+    """(B,): what the attack kept points by; only compared between outcomes of equal success."""
     queries: Tensor
-    """(B,) int64, the judge's included."""
+    """(B,) int64, the judge's included; of the runs up to the one that succeeded, or of all."""
     faulty: Tensor
     """(B,) bool: the model answered NaN or infinity at some point visited, and the row's attack may have come to nothing."""
-
-    def better_of(self, other: "Outcome", index: Tensor) -> "Outcome":
-        """Rows `index` replaced by `other`'s where that succeeded and this did not, or scored higher; queries add up."""
-        mine, score = self.success[index], self.score[index]
-        take = (other.success & ~mine) | ((other.success == mine) & (other.score > score))
-        taken = index[take]
-        self.x[taken], self.success[taken], self.score[taken] = other.x[take], other.success[take], other.score[take]
-        self.queries[index] += other.queries
-        self.faulty[index] |= other.faulty
-        return self
 
 
 A_contra = TypeVar("A_contra", contravariant=True)
@@ -100,8 +102,3 @@ class Attack(Protocol[A_contra]):
     def __call__(self, target: A_contra, problem: Problem) -> Outcome:
         """Attack every row of the problem."""
         ...
-
-
-def survivors(outcome: Outcome) -> Tensor:
-    """Indices of rows not yet broken."""
-    return torch.nonzero(~outcome.success).flatten()

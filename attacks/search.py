@@ -14,6 +14,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 _CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
 
 
+class Halved(nn.Module):
+    """A search copy that computes in bfloat16 where that is safe for slopes; it answers in float32."""
+
+    def __init__(self, search: nn.Module) -> None:
+        """Share the parameters of `search`."""
+        super().__init__()
+        self.search = search
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) float32."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            logits: Tensor = self.search(x)
+        return logits.float()
+
+
 def search_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A frozen copy of `model` (in evaluation mode) to search on, and what was done to it, in words."""
     search = copy.deepcopy(model).eval()

@@ -1,11 +1,12 @@
 """Jobs: what a user asks a worker to do. Models and data are named by sha256 or id, never by path."""
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, TypeAdapter, model_validator
 
-from sparring.contract.attacks import SUITES, AttackSpec, Knowledge, SuiteName
+from sparring.contract.attacks import CASCADES, SUITES, AttackSpec, Knowledge, SuiteName
 from sparring.contract.base import Frozen, require_kind
+from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
 from sparring.contract.quantity import Listed, NotBool, NotEmpty
 from sparring.contract.threat import Norm, Threat
 
@@ -23,6 +24,8 @@ def _fits(attack: AttackSpec, threat: Threat, where: str) -> None:
     if threat.norm not in attack.norms:
         known = ", ".join(attack.norms)
         raise ValueError(f"{where}: {attack.kind} is not defined for norm {threat.norm} (it knows {known})")
+    if threat.targeted and not attack.targetable:
+        raise ValueError(f"{where}: {attack.kind} cannot aim at a class; leave it out, or ask for an untargeted threat")
 
 
 class Evaluate(Frozen):
@@ -37,16 +40,32 @@ class Evaluate(Frozen):
     suite: SuiteName | None = None
     knowledge: Annotated[frozenset[Knowledge], NotEmpty(), Listed, PlainSerializer(sorted)] = frozenset({"white", "gray", "black"})
     """What the attacker may know; attacks of a suite that need more are left out."""
+    corruptions: Annotated[tuple[CorruptionName, ...], Field(max_length=len(CORRUPTIONS)), Listed] = ()
+    """Common corruptions to measure as well, each in five severities; the data must be pictures with bounds."""
     rows: Rows | None = None
     """Evaluate the first so many rows of the dataset; all unless given."""
     seed: Seed = 0
-    precision: Literal["exact"] = "exact"
-    """How the attacks compute: `exact` searches in float32. The verdict is the unchanged model's in any case."""
+    precision: Literal["exact", "fast"] = "exact"
+    """How the attacks compute: `exact` searches in float32; `fast` takes gradients in bfloat16, which can miss a break but never
+    claim one. The verdict is the unchanged model's in any case."""
+    cascade: bool | None = None
+    """Try an attack only on the rows that those before it left standing: much faster, and the worst case is the same; but only
+    the worst case and each attack's gain are figures then. Unless given, the suites standard and thorough do, others do not."""
+    skip_proved: bool = False
+    """Rows that a sound bound proves robust count as standing without being attacked; only some graphs have such bounds."""
     stop: Literal["full"] = "full"
     """When to leave a row: `full` tries every attack on every row that was right, so that each attack has a figure of its own."""
     timeout: Seconds = 6 * 3600
     """Wall-clock seconds after which the job ends as timed_out."""
     device: Where = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suite_named(cls, given: Any) -> Any:
+        """Writes down the suite that is meant, so that the job and its report say what was run."""
+        if isinstance(given, dict) and not given.get("attacks") and given.get("suite") is None:
+            return {**given, "suite": "quick"}
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -57,6 +76,9 @@ class Evaluate(Frozen):
             if (same := (threat.norm, threat.radius, threat.targeted)) in seen:
                 raise ValueError(f"threats.{at}: the same threat is listed twice")
             seen.add(same)
+        for at, corruption in enumerate(self.corruptions):
+            if corruption in self.corruptions[:at]:
+                raise ValueError(f"corruptions.{at}: {corruption} is listed twice")
         for at, attack in enumerate(self.attacks):
             if attack.knowledge not in self.knowledge:
                 raise ValueError(f"attacks.{at}: {attack.kind} needs {attack.knowledge}-box knowledge, which the job does not grant")
@@ -69,12 +91,18 @@ class Evaluate(Frozen):
                 raise ValueError(f"threats.{at}: {what} (it covers {covered or 'nothing'})")
         return self
 
+    @property
+    def cascaded(self) -> bool:
+        """`cascade` as it is meant."""
+        return self.suite in CASCADES if self.cascade is None else self.cascade
+
     def against(self, threat: Threat) -> tuple[AttackSpec, ...]:
         """The attacks that are run against one threat, in their order."""
         if self.attacks:
             return self.attacks
         _, attacks = SUITES[self.suite or "quick"]
-        return tuple(a for a in attacks if threat.norm in a.norms and a.knowledge in self.knowledge)
+        able = (a for a in attacks if threat.norm in a.norms and a.knowledge in self.knowledge)
+        return tuple(a for a in able if a.targetable or not threat.targeted)
 
 
 class Craft(Frozen):

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from sparring.contract.attacks import AttackSpec
 from sparring.contract.base import Frozen
+from sparring.contract.corruptions import SEVERITIES, CorruptionName
 from sparring.contract.jobs import Job
 from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
 from sparring.contract.threat import Norm, Threat
@@ -70,10 +71,13 @@ class AttackResult(Frozen):
     """Unique among the attacks of the job: `pgd`, `pgd-2`; rows.csv's `broken_by` says it."""
     attack: AttackSpec
     robust: Score
-    """Rows still right after this attack: those it entered less those it broke, of all rows."""
+    """Rows still right after this attack, of all rows; in a cascade, after it and all before it."""
     entered: Count
-    """Rows it was tried on: those right at the start and not yet given up by an earlier attack of a cascade."""
+    """Rows it was tried on: those right at the start, less those carried, in a cascade less those broken before."""
     broken: Count
+    """Of the rows it was tried on."""
+    carried: Count = 0
+    """Rows it had broken at a smaller eps of the same job; they are broken here by the same x', and were not tried again."""
     first: Count
     """Rows that no attack before it in the list had broken: its marginal gain."""
     queries: Count
@@ -84,6 +88,8 @@ class AttackResult(Frozen):
     """Rows passed backward through the model."""
     seconds: float
     """Process seconds spent, summed over processes."""
+    smoothness: float | None = None
+    """For VAT: mean KL(p(x) || p(x')) in nats over the rows tried; the smaller, the smoother the model around its data."""
 
 
 class ClassScore(Frozen):
@@ -102,10 +108,27 @@ class ThreatResult(Frozen):
     each: tuple[AttackResult, ...]
     worst: Score
     """Rows that no attack broke."""
+    proved: Count | None = None
+    """Of these, rows that a bound proved robust, so that they were not attacked; absent where the job did not ask for it."""
     classes: tuple[ClassScore, ...]
     median_distance: float | None = None
     """Median of ||x' - x|| over rows broken by an attack, in the threat's norm; absent if there is none."""
     trust: Trust = Trust()
+
+
+class MinimalResult(Frozen):
+    """What an attack found that looks for the smallest change: the whole curve from one run."""
+
+    name: str
+    """The attack's name among those of the job."""
+    norm: Norm
+    targeted: bool = False
+    found: Score
+    """Rows, of those right at the start, for which some x' was found at all."""
+    median_distance: float | None = None
+    """Median over the rows right at the start, in units of the data; absent where fewer than half were broken."""
+    curve: tuple["CurvePoint", ...]
+    """Rows right and not broken within eps, of all rows, at up to 33 distances that occur."""
 
 
 class CurvePoint(Frozen):
@@ -115,6 +138,19 @@ class CurvePoint(Frozen):
     eps: float
     robust: Score
     targeted: bool = False
+
+
+class CorruptionResult(Frozen):
+    """Accuracy under one common corruption."""
+
+    name: CorruptionName
+    severities: Annotated[tuple[Score, ...], Field(min_length=SEVERITIES, max_length=SEVERITIES)]
+    """Rows right at severity 1, 2 …, of all rows."""
+
+    @property
+    def mean(self) -> Score:
+        """All severities together; they count the same rows, so its rate is the mean of theirs."""
+        return Score(count=sum(score.count for score in self.severities), total=sum(score.total for score in self.severities))
 
 
 class ModelFacts(Frozen):
@@ -177,10 +213,14 @@ class Provenance(Frozen):
     """A row's results were bit-equal whatever its neighbours, slot and order (probed on this model)."""
     environment: dict[str, str]
     """Variables that change arithmetic, such as MKL_CBWR."""
+    suite: str = ""
+    """Version of the job's suite, such as `quick@1`; empty where the job listed its attacks."""
     search: tuple[str, ...]
     """What was done to the copy that is searched, such as `batch norm folded`; the judge is never changed."""
     judge: str
     """What decided each success."""
+    proof: str = ""
+    """By what rows were proved robust, where the job asked for it."""
     resumed: Count = 0
     """Shards taken over from an attempt that was cut off."""
     started: datetime
@@ -197,6 +237,14 @@ class Report(Frozen):
     clean: Score
     threats: tuple[ThreatResult, ...]
     curve: tuple[CurvePoint, ...]
+    minimal: tuple[MinimalResult, ...] = ()
+    corruptions: tuple[CorruptionResult, ...] = ()
     warnings: tuple[Finding, ...] = ()
     cost: Cost
     provenance: Provenance
+
+    @property
+    def corrupted(self) -> Score:
+        """All corruptions and severities together; its rate is the mean corruption accuracy. Of nothing without corruptions."""
+        means = [result.mean for result in self.corruptions]
+        return Score(count=sum(mean.count for mean in means), total=sum(mean.total for mean in means))

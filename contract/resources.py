@@ -5,10 +5,12 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
+from sparring.contract.attacks import Access, Knowledge
 from sparring.contract.base import Frozen
 from sparring.contract.jobs import Job
 from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
 from sparring.contract.states import Progress, Reason, State
+from sparring.contract.threat import Norm
 
 Name = Annotated[str, Field(pattern=r"^[\w .+\-]{1,100}$")]
 """Letters, digits, space and `. _ + -`, at most 100 characters."""
@@ -114,10 +116,16 @@ class AttackInfo(Frozen):
     kind: str
     title: str
     summary: str
+    description: tuple[str, ...]
+    """The summary, and whatever else is to be said, in paragraphs."""
     paper: str
-    access: str
-    knowledge: str
-    norms: tuple[str, ...]
+    access: Access
+    knowledge: Knowledge
+    norms: tuple[Norm, ...]
+    bounded: bool
+    """It searches inside a given eps (as against looking for the smallest one)."""
+    targetable: bool
+    """It can be asked to reach a class, and not only to leave one."""
     settings: dict[str, Any]
 
 
@@ -126,7 +134,11 @@ class SuiteInfo(Frozen):
 
     name: str
     version: str
+    purpose: str
+    cascade: bool
+    """Unless the job says otherwise, an attack sees only the rows that those before it left standing."""
     attacks: tuple[dict[str, Any], ...]
+    """In the order they are run, every setting written out."""
 
 
 T = TypeVar("T")

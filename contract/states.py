@@ -34,7 +34,7 @@ class Reason(Frozen):
 
 
 class Progress(Frozen):
-    """How far a running job is. `done` and `total` count row-attacks: one row, one threat, one attack."""
+    """How far a running job is. `done` and `total` count row-attacks: one row, one threat, one attack; or one row and one corruption."""
 
     phase: Annotated[str, Field(max_length=40)] = ""
     done: Annotated[int, Field(ge=0)] = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
@@ -33,11 +34,29 @@ _STYLE: dict[RcKeyType, Any] = {
 }
 
 
+_DASHES = ((0, ()), (0, (5, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+"""Lines that tell attacks apart without colour."""
+
+
+def _end(curve: Curve) -> float | None:
+    """Where the axis of eps ends: a few far rows must not press all others against its beginning."""
+    far = [m.curve[-1].eps if m.median_distance is None else 1.5 * m.median_distance for m in curve.minimal if m.curve]
+    return max([*far, *(1.05 * p.eps for p in curve.points)], default=0) or None
+
+
+def _draw_minimal(axes: Axes, curve: Curve, end: float) -> None:
+    """A line for each attack that looks for the smallest change: what it leaves at each radius."""
+    for at, found in enumerate(m for m in curve.minimal if m.curve and m.curve[0].robust.total):
+        eps, rates = [p.eps for p in found.curve], [100 * p.robust.rate for p in found.curve]
+        dashes = _DASHES[at % len(_DASHES)]
+        axes.plot([*eps, max(end, eps[-1])], [*rates, rates[-1]], color=_INK, linewidth=0.9, linestyle=dashes, label=found.name)
+
+
 def curve_svg(curve: Curve, ident: str) -> str:
     """Draw one norm's accuracy against eps with its Wilson band, as an `<svg>` to stand inside a page.
 
     Args:
-        curve: the points; those of no rows are left out.
+        curve: the points, those of no rows left out; and lines for attacks that look for the smallest change.
         ident: begins every id in the drawing, so that several fit in one page.
 
     Returns:
@@ -52,8 +71,13 @@ def curve_svg(curve: Curve, ident: str) -> str:
         axes.fill_between(
             eps, [100 * p.robust.interval[0] for p in points], [100 * p.robust.interval[1] for p in points], color=_ACCENT, alpha=0.16, lw=0
         )
-        axes.plot(eps, rates, color=_ACCENT, linewidth=1.6, marker="o", markersize=4, clip_on=False)
-        axes.set(ylim=(0, 100), xlim=(0, None), xlabel=f"eps ({curve.title}), in units of the data", ylabel="accuracy, %")
+        axes.plot(eps, rates, color=_ACCENT, linewidth=1.6, marker="o", markersize=4, clip_on=False, label="worst case")
+        end = _end(curve)
+        if curve.minimal and end:
+            _draw_minimal(axes, curve, end)
+            page.set_figheight(3.1)
+            page.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8, handlelength=2.4)
+        axes.set(ylim=(0, 100), xlim=(0, end), xlabel=f"eps ({curve.title}), in units of the data", ylabel="accuracy, %")
         axes.set_yticks(range(0, 101, 20))
         axes.locator_params(axis="x", nbins=6)
         axes.grid(axis="y")

@@ -15,7 +15,11 @@ from sparring.reports.figures import curve_svg
 _HERE = Path(__file__).parent
 FOLDED = 20
 """Classes above which their table is folded away."""
-_SAID = ("rate", "interval", "percent", "number", "fraction", "figure", "duration", "threat_text", "trust_text", "evidence_text")
+_SAID = (
+    *("rate", "interval", "percent", "number", "fraction", "figure", "duration"),
+    *("threat_text", "trust_text", "evidence_text", "own_evidence", "proved_text", "suite_text"),
+)
+_KNOWN = ("settings_text", "eps_text", "remarks", "CASCADE", "CORRUPTED", "MINIMAL", "UNLABELLED")
 
 
 class Picture(NamedTuple):
@@ -57,7 +61,7 @@ def _environment() -> Environment:
     )
     page.filters |= {name: getattr(text, name) for name in _SAID}
     page.filters["data_uri"] = _data_uri
-    page.globals |= {"settings_text": text.settings_text, "eps_text": text.eps_text}
+    page.globals |= {name: getattr(text, name) for name in _KNOWN}
     return page
 
 
@@ -83,6 +87,8 @@ def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
             job=report.job.model_dump_json(indent=2),
             command=text.command(report),
             command_from_files=text.command_from_files(report),
-            unlabelled=text.UNLABELLED,
+            cascaded=text.cascaded(report),
+            words=text.attack_words(report),
+            corruptions=text.corruption_table(report),
         )
     )

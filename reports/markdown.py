@@ -53,8 +53,9 @@ def _result(report: Report) -> str:
     return "\n\n".join([_table(head, rows), *(text.TRUST[level] for level in levels), *([] if report.data.labelled else [text.UNLABELLED])])
 
 
-def _attacks(result: ThreatResult) -> str:
-    head = ("Attack", "Robust accuracy", "Rows", "Entered", "Broken", "First", "Queries", "Forwards", "Backwards", "Time")
+def _attacks(result: ThreatResult, report: Report) -> str:
+    accuracy, gain = ("Worst case so far", "Gain") if text.cascaded(report) else ("Robust accuracy", "First")
+    head = ("Attack", accuracy, "Rows", "Entered", "Broken", gain, "Queries", "Forwards", "Backwards", "Time")
     counts = ("entered", "broken", "first", "queries", "forwards", "backwards")
     rows = [
         (
@@ -66,10 +67,14 @@ def _attacks(result: ThreatResult) -> str:
         )
         for each in result.each
     ]
-    settings = [f"- {escape(e.name)}: {escape(text.settings_text(e.attack, result.threat))}" for e in result.each]
+    settings = [
+        f"- {escape(e.name)}: {escape('; '.join((text.settings_text(e.attack, result.threat), *text.remarks(e))))}" for e in result.each
+    ]
     distance = [] if result.median_distance is None else [f"Median distance of broken rows: {text.figure(result.median_distance)}."]
     title = f"### {escape(text.threat_text(result.threat))}"
-    return "\n\n".join([title, _table(head, rows), "\n".join(settings), *distance, *filter(None, [_findings(result.trust.evidence)])])
+    own = filter(None, [_findings(text.own_evidence(result, report))])
+    proved = filter(None, [text.proved_text(result)])
+    return "\n\n".join([title, _table(head, rows), "\n".join(settings), *distance, *proved, *own])
 
 
 def _curves(report: Report) -> str:
@@ -85,6 +90,21 @@ def _curves(report: Report) -> str:
         for point in curve.points
     ]
     return _table(("Norm", "eps", "Accuracy", "95 % interval", "Rows"), rows)
+
+
+def _minimal(report: Report) -> str:
+    head = ("Attack", "Norm", "Found", "Median distance")
+    rows = [
+        (escape(found.name), curve.title, text.fraction(found.found), text.figure(found.median_distance))
+        for curve in text.curves(report)
+        for found in curve.minimal
+    ]
+    return f"{_table(head, rows)}\n\n{text.MINIMAL}"
+
+
+def _corruptions(report: Report) -> str:
+    head, rows = text.corruption_table(report)
+    return f"{_table(head, rows)}\n\n{text.CORRUPTED}"
 
 
 def _classes(report: Report) -> str:
@@ -113,6 +133,7 @@ def _facts(report: Report) -> str:
             f"{run.processes} processes of {run.threads} threads, tile {run.tile}, seed {report.job.seed}"
         ),
         "Rows": "bit-equal whatever stands beside them" if run.rows_independent else "change with what stands beside them",
+        "Attacks": text.suite_text(report) or "listed by the job",
         "Judge": f"{run.judge}; search copy: {', '.join(run.search) or 'as uploaded'}",
         "When": f"{run.started.isoformat(' ', 'seconds')} to {run.finished.isoformat(' ', 'seconds')}",
     }
@@ -124,9 +145,14 @@ def markdown(report: Report) -> str:
     parts = [f"# {escape(report.model.name)} on {escape(report.data.name)}: robustness report", _result(report)]
     if report.warnings:
         parts += ["## Warnings", _findings(report.warnings)]
-    parts += ["## Attacks", *map(_attacks, report.threats)]
+    how = [text.CASCADE] if text.cascaded(report) else []
+    parts += ["## Attacks", *how, *(_attacks(result, report) for result in report.threats)]
     if report.curve:
         parts += ["## Accuracy against eps", _curves(report)]
+    if report.minimal:
+        parts += ["## Smallest changes", _minimal(report)]
+    if report.corruptions:
+        parts += ["## Common corruptions", _corruptions(report)]
     if any(r.classes for r in report.threats):
         parts += ["## Classes", _classes(report)]
     parts += ["## Facts", _facts(report), "## Run it again", fenced(text.command(report), "sh")]

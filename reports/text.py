@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from sparring.contract.attacks import PGD, AttackSpec
+from sparring.contract.attacks import AttackSpec
+from sparring.contract.corruptions import CORRUPTIONS, SEVERITIES
 from sparring.contract.jobs import Craft, Evaluate
-from sparring.contract.report import CurvePoint, Report, Score, ThreatResult, Trust
+from sparring.contract.report import AttackResult, CurvePoint, Finding, MinimalResult, Report, Score, ThreatResult, Trust
 from sparring.contract.threat import Norm, Threat
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -21,7 +22,7 @@ TRUST = {
     "unchecked": (
         "Unchecked: no masking checks were run beyond the preflight. A model that hides its gradients would look better here than it is."
     ),
-    "suspect": "Suspect: a masking check speaks against this number; the true robust accuracy may be lower.",
+    "suspect": "Suspect: a warning of this report speaks against this number; settle it before you believe the number.",
     "invalid": "Invalid: a masking check failed; this number must not be used.",
 }
 """What each level of trust means, in a sentence."""
@@ -114,38 +115,72 @@ def headline(result: ThreatResult, clean: Score) -> str:
     )
 
 
-class Setting(NamedTuple):
-    """One setting of an attack."""
-
-    name: str
-    value: str
-    defaulted: bool
-    """It stands at the contract's default."""
+def proved_text(result: ThreatResult) -> str:
+    """How many rows were proved robust and not attacked; empty where the job did not ask for it."""
+    if result.proved is None:
+        return ""
+    return f"Proved robust by sound bounds, and not attacked: {number(result.proved)} of the {number(result.worst.count)} rows that stand."
 
 
-def settings(attack: AttackSpec, threat: Threat) -> tuple[Setting, ...]:
-    """Every setting of an attack under one threat, in the contract's order; a step size left open is worked out."""
-    found = []
-    for name, field in type(attack).model_fields.items():
-        if name == "kind":
-            continue
-        value = getattr(attack, name)
-        text = str(value)
-        if value is None:
-            derived = isinstance(attack, PGD) and name == "alpha"
-            text = f"{attack.step_size(threat.radius):.4g} (2.5 eps / steps)" if derived and isinstance(attack, PGD) else "not set"
-        found.append(Setting(name, text, value == field.default))
-    return tuple(found)
+def own_evidence(result: ThreatResult, report: Report) -> tuple[Finding, ...]:
+    """What speaks for or against the number of one threat and is not among the warnings of the report already."""
+    return tuple(finding for finding in result.trust.evidence if finding not in report.warnings)
+
+
+def suite_text(report: Report) -> str:
+    """`suite quick@1`; empty where the job listed its attacks."""
+    named = report.provenance.suite or (report.job.suite if isinstance(report.job, Evaluate) else "")
+    return f"suite {named}" if named else ""
+
+
+def _settings(attack: AttackSpec, *, whole: bool = False) -> list[tuple[str, str]]:
+    """Names and values of the settings that are not at their default; of all, if `whole`."""
+    given = attack.model_dump(exclude={"kind"}, exclude_none=True, exclude_defaults=not whole)
+    return [(name, str(value)) for name, value in given.items()]
 
 
 def settings_text(attack: AttackSpec, threat: Threat) -> str:
-    """`set: steps 20; at default: restarts 1, start random`."""
-    parts = []
-    for label, defaulted in (("set", False), ("at default", True)):
-        chosen = [f"{s.name} {s.value}" for s in settings(attack, threat) if s.defaulted is defaulted]
-        if chosen:
-            parts.append(f"{label}: {', '.join(chosen)}")
-    return "; ".join(parts)
+    """What is not at the contract's default, and the step size that follows: `steps 20, restarts 5, rest at default; step size 0.002`."""
+    chosen = [f"{name} {value}" for name, value in _settings(attack)]
+    said = ", ".join([*chosen, "rest at default"]) if chosen else "all at default"
+    step = attack.step_size(threat.radius) if getattr(attack, "alpha", None) is None else None
+    return said if step is None else f"{said}; step size {figure(step)}"
+
+
+def attack_word(attack: AttackSpec, *, whole: bool = False) -> str:
+    """An attack as `--attack` takes it: `pgd:steps=20,alpha=2/255`; with its defaults written out if `whole`."""
+    chosen = [f"{name}={value}" for name, value in _settings(attack, whole=whole)]
+    return f"{attack.kind}:{','.join(chosen)}" if chosen else attack.kind
+
+
+def attack_words(report: Report) -> tuple[tuple[str, str], ...]:
+    """Name and every setting of each attack that was run."""
+    ran = dict.fromkeys((each.name, attack_word(each.attack, whole=True)) for result in report.threats for each in result.each)
+    return tuple(ran)
+
+
+CASCADE = (
+    "A cascade: each attack was tried only on the rows that those above it had left standing. The table shows the worst case "
+    "up to each attack and the rows it gained; what an attack would have broken alone is not known."
+)
+
+
+def cascaded(report: Report) -> bool:
+    """Whether attacks saw only what those before them had left."""
+    return isinstance(report.job, Evaluate) and report.job.cascaded
+
+
+def remarks(each: AttackResult) -> tuple[str, ...]:
+    """What is to be said of an attack's result beside its counts."""
+    found = []
+    if each.carried:
+        rows, were = ("1 row", "was") if each.carried == 1 else (f"{number(each.carried)} rows", "were")
+        found.append(f"{rows} fell at a smaller eps and {were} not tried again")
+    if each.entered and not each.queries and not each.attack.bounded:
+        found.append("its one run serves every eps and is counted under the smallest")
+    if each.smoothness is not None:
+        found.append(f"mean KL divergence from the clean prediction {figure(each.smoothness)} nats")
+    return tuple(found)
 
 
 def evidence_text(value: JsonValue) -> str:
@@ -159,6 +194,8 @@ class Curve(NamedTuple):
     norm: Norm
     targeted: bool
     points: tuple[CurvePoint, ...]
+    minimal: tuple[MinimalResult, ...] = ()
+    """What attacks found that look for the smallest change."""
 
     @property
     def title(self) -> str:
@@ -172,7 +209,15 @@ def curves(report: Report) -> tuple[Curve, ...]:
     for point in report.curve:
         start = CurvePoint(norm=point.norm, eps=0.0, robust=report.clean, targeted=point.targeted)
         found.setdefault((point.norm, point.targeted), {0.0: start})[point.eps] = point
-    return tuple(Curve(norm, targeted, tuple(by_eps[eps] for eps in sorted(by_eps))) for (norm, targeted), by_eps in found.items())
+    return tuple(
+        Curve(
+            norm,
+            targeted,
+            tuple(by_eps[eps] for eps in sorted(by_eps)),
+            tuple(m for m in report.minimal if (m.norm, m.targeted) == (norm, targeted)),
+        )
+        for (norm, targeted), by_eps in found.items()
+    )
 
 
 def eps_text(point: CurvePoint, results: Iterable[ThreatResult]) -> str:
@@ -180,6 +225,27 @@ def eps_text(point: CurvePoint, results: Iterable[ThreatResult]) -> str:
     here = (r.threat for r in results if (r.threat.norm, r.threat.radius) == (point.norm, point.eps))
     written = next((str(threat.eps) for threat in here if isinstance(threat.eps, str)), "")
     return f"{written} = {figure(point.eps)}" if written else figure(point.eps)
+
+
+MINIMAL = (
+    "Found: rows, of those right at the start, for which a change was found at all, however large. "
+    "Median distance: over the rows right at the start; a dash where fewer than half were broken."
+)
+"""What the table of smallest changes means."""
+
+
+CORRUPTED = (
+    "Each picture is disturbed as by sensors, lenses and files, at random and not by an attacker: types and severities after "
+    "Hendrycks and Dietterich 2019 (arXiv 1903.12261), rotation and translation our own. All rows count, clean errors included."
+)
+"""What the table of corruptions means."""
+
+
+def corruption_table(report: Report) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Head and rows of rates by type and severity, the mean over all of them last."""
+    head = ("Corruption", *(f"Severity {severity}" for severity in range(1, SEVERITIES + 1)), "Mean")
+    rows = [(one.name.replace("_", " "), *map(rate, one.severities), rate(one.mean)) for one in report.corruptions]
+    return head, (*rows, ("mean of all", *("" for _ in range(SEVERITIES)), rate(report.corrupted)))
 
 
 class ClassRow(NamedTuple):
@@ -202,22 +268,26 @@ def class_rows(results: Sequence[ThreatResult]) -> tuple[ClassRow, ...]:
     return tuple(rows)
 
 
-def _attack_word(attack: AttackSpec) -> str:
-    chosen = [f"{name}={value}" for name, value in attack.model_dump(exclude_defaults=True).items() if name != "kind" and value is not None]
-    return f"{attack.kind}:{','.join(chosen)}" if chosen else attack.kind
-
-
 def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
     for threat in job.threats:
         yield from ("--threat", f"{threat.norm}:{threat.eps}{':targeted' if threat.targeted else ''}")
     for attack in job.attacks if isinstance(job, Evaluate) else (job.attack,):
-        yield from ("--attack", _attack_word(attack))
+        yield from ("--attack", attack_word(attack))
     if isinstance(job, Evaluate):
         if job.suite:
             yield from ("--suite", job.suite)
         if job.knowledge != Evaluate.model_fields["knowledge"].default:
             for known in sorted(job.knowledge):
                 yield from ("--knowledge", known)
+        if job.cascade is not None:
+            yield "--cascade" if job.cascade else "--no-cascade"
+        if job.skip_proved:
+            yield "--skip-proved"
+        asked = ("all",) if job.corruptions == CORRUPTIONS else job.corruptions
+        for corruption in asked:
+            yield from ("--corruption", corruption)
+        if job.precision != "exact":
+            yield from ("--precision", job.precision)
     if job.rows:
         yield from ("--rows", str(job.rows))
     yield from ("--seed", str(job.seed))
@@ -233,9 +303,9 @@ def _upload_flags(report: Report) -> Iterable[str]:
     model, data = report.model.spec, report.data.spec
     if model.arch:
         yield from ("--arch", model.arch)
-    for flag, channels in (("--mean", model.mean), ("--std", model.std)):
-        if channels:
-            yield from (flag, ",".join(map(repr, channels)))
+    for flag, channels, neutral in (("--mean", model.mean, (0.0,)), ("--std", model.std, (1.0,))):
+        if model.mean or model.std:
+            yield from (flag, ",".join(map(repr, channels or neutral)))
     if model.layout:
         yield from ("--layout", model.layout)
     if model.classes:

@@ -16,6 +16,9 @@ from sparring.storage.tables import DEFAULT_PROJECT
 _bearer = HTTPBearer(auto_error=False, scheme_name="key", description="An API key: `Authorization: Bearer svc_…`")
 
 
+_WHERE = "`sparring up` prints its key, and keeps it in stack.json of its data folder; `sparring keys create NAME` makes another"
+
+
 class UnsafeSettings(ValueError):
     """The settings would open the server to strangers."""
 
@@ -54,10 +57,10 @@ def _project(request: Request, context: Ctx, given: Annotated[HTTPAuthorizationC
     if given is not None:
         found = keys.verify(context.engine, given.credentials)
         if found is None:
-            raise _unauthorized("The API key is unknown, revoked or expired", "Ask for a new key; the running stack's is in its stack.json")
+            raise _unauthorized("The API key is unknown, revoked or expired", _WHERE)
         return found.project
     if not context.settings.anonymous:
-        raise _unauthorized("This needs an API key", "Send Authorization: Bearer <key>")
+        raise _unauthorized("This needs an API key", f"Send Authorization: Bearer <key>. {_WHERE}")
     if not _same_origin(request):
         raise problem(403, "foreign-origin", f"A page of {request.headers['origin']} may not call a server that asks for no key")
     return DEFAULT_PROJECT

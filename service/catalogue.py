@@ -1,10 +1,8 @@
 """What can be asked for: attacks with the schema of their settings, suites, and the workers that would do it."""
 
-from typing import get_args
-
 from fastapi import APIRouter
 
-from sparring.contract.attacks import ATTACKS, SUITES
+from sparring.contract.attacks import ATTACKS, CASCADES, PURPOSES, SUITES, describe
 from sparring.contract.resources import AttackInfo, SuiteInfo, WorkerInfo
 from sparring.service.context import Ctx
 from sparring.service.problems import problem
@@ -13,20 +11,18 @@ from sparring.storage import queue
 router = APIRouter(tags=["catalogue"])
 
 
-def _kind(attack: type) -> str:
-    kind: str = get_args(attack.__annotations__["kind"])[0]
-    return kind
-
-
 _INFOS = {
-    _kind(attack): AttackInfo(
-        kind=_kind(attack),
+    describe.kind(attack): AttackInfo(
+        kind=describe.kind(attack),
         title=attack.title,
-        summary=(attack.__doc__ or "").partition("\n")[0],
+        summary=describe.summary(attack),
+        description=(*describe.description(attack), *describe.notes(attack)),
         paper=attack.paper,
         access=attack.access,
         knowledge=attack.knowledge,
         norms=attack.norms,
+        bounded=attack.bounded,
+        targetable=attack.targetable,
         settings=attack.model_json_schema(),
     )
     for attack in ATTACKS
@@ -49,9 +45,15 @@ def get_attack(kind: str) -> AttackInfo:
 
 @router.get("/suites", summary="All suites")
 def list_suites() -> list[SuiteInfo]:
-    """The pinned lists of attacks, from the cheapest attack to the dearest."""
+    """The pinned lists of attacks, each in the order in which it is run."""
     return [
-        SuiteInfo(name=name, version=version, attacks=tuple(attack.model_dump(mode="json") for attack in attacks))
+        SuiteInfo(
+            name=name,
+            version=version,
+            purpose=PURPOSES[name],
+            cascade=name in CASCADES,
+            attacks=tuple(attack.model_dump(mode="json") for attack in attacks),
+        )
         for name, (version, attacks) in SUITES.items()
     ]
 

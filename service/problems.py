@@ -133,7 +133,8 @@ def from_status(status: int, detail: str, request: Request, headers: Mapping[str
         detail = "The body is larger than this address takes"
     phrase = HTTPStatus(status).phrase
     code = {404: "not-found", 413: "too-large", 416: "range-not-satisfiable"}.get(status) or re.sub(r"[^a-z]+", "-", phrase.lower())
-    return problem(status, code, detail or phrase, headers=headers)
+    hint = "GET /openapi.json tells what there is; the README shows how it is used" if status == 404 else ""
+    return problem(status, code, detail or phrase, hint=hint, headers=headers)
 
 
 def _allowed(request: Request) -> str:

@@ -38,11 +38,11 @@ _IN_CSV = {"content": {"text/csv": _TEXT}, "description": "One line per row and 
 
 def _absent(job: JobInfo, name: str) -> Problem:
     if job.state not in FINAL:
-        hint = f"Follow /v1/jobs/{job.id}/events until it has ended"
+        hint = f"Follow it until it has ended: GET /v1/jobs/{job.id}/events, or sparring jobs watch {job.id}"
         return problem(409, "not-finished", f"{job.id} is {job.state}: there is no {name} yet", hint=hint)
     if job.state != "succeeded":
         why = f": {job.reason.message}" if job.reason else ""
-        hint = (job.reason.hint if job.reason else "") or f"Retry it: POST /v1/jobs/{job.id}/retry"
+        hint = (job.reason.hint if job.reason else "") or f"Retry it: POST /v1/jobs/{job.id}/retry, or sparring jobs retry {job.id}"
         return problem(409, "no-report", f"{job.id} {job.state.replace('_', ' ')}{why}", hint=hint)
     known = ", ".join(artifact.name for artifact in job.artifacts)
     return problem(404, "not-found", f"{job.id} left no {name[:100]!r}", hint=f"It left {known}")
@@ -117,6 +117,18 @@ def get_rows_csv(context: Ctx, project: Project, job_id: str, request: Request) 
 def get_rows_parquet(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """The same columns as the CSV, typed."""
     return _send(context, project, request, job_id, "rows.parquet")
+
+
+@router.get("/examples.npz", summary="The broken rows", response_class=FileResponse, responses={200: files.BINARY})
+def get_examples(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
+    """`row`, `threat` (index in the report) and `x` of every broken row, in units and layout of the data."""
+    return _send(context, project, request, job_id, "examples.npz")
+
+
+@router.get("/crafted.npz", summary="The crafted dataset", response_class=FileResponse, responses={200: files.BINARY})
+def get_crafted(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
+    """Of a job that crafts: `x`, the strongest point found for every row, and its label `y`."""
+    return _send(context, project, request, job_id, "crafted.npz")
 
 
 @router.get("/artifacts", summary="All artifacts")

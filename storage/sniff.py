@@ -1,11 +1,16 @@
-"""What an upload is, told by its first bytes and its zip directory alone: nothing is opened, nothing is unpacked."""
+"""What an upload is, told by its first bytes and its zip directory: nothing is opened, nothing is unpacked.
 
+Of a state dict the pickle is looked through for the names it would call, without calling any.
+"""
+
+import pickletools
 import struct
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from zipfile import ZIP_STORED
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from sparring.contract.specs import DataFormat, ModelFormat
-from sparring.storage.zips import Malformed, Rejected, Unsafe, directory
+from sparring.storage.zips import Malformed, Rejected, Unsafe, directory, stream
 
 __all__ = ["HEAD", "Malformed", "Rejected", "Unsafe", "sniff_data", "sniff_model"]
 
@@ -85,12 +90,38 @@ def _zipped_model(path: Path) -> ModelFormat:
         raise Malformed(f"this zip archive is no model; it holds {_names(set(members))}", EXPORT)
     if any(info.compress_type != ZIP_STORED for info in members.values()):
         raise Malformed("the archive has been compressed", "Upload the file as torch wrote it; do not re-pack it.")
+    if kind == "state_dict":
+        _refuse_objects(path, next(info for name, info in members.items() if PurePosixPath(name).parts[1:] == ("data.pkl",)))
     return kind
 
 
 def _is_pickle(head: bytes) -> bool:
     """Protocols 2 to 5; older ones are text, and no format starts like them."""
     return len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
+
+
+def _refuse_objects(path: Path, pickle: ZipInfo) -> None:
+    """Raises Unsafe for a whole model, pickled: opening it would run the code of its classes."""
+    with ZipFile(path) as archive:
+        start = next(stream(archive, pickle), b"")
+    named = next((name for name in _called(start) if not _of_tensors(name)), None)
+    if named:
+        raise Unsafe(f"this holds objects, not weights alone (one is a {ascii(named)[1:-1][:80]}): opening it would run code", EXPORT)
+
+
+def _called(pickle: bytes) -> Iterator[str]:
+    """Module and name of all that a pickle would look up and call, as far as it can be followed."""
+    try:
+        for opcode, argument, _ in pickletools.genops(pickle):
+            if opcode.name == "GLOBAL":
+                yield str(argument).replace(" ", ".")
+    except ValueError:
+        return  # damaged, or longer than was read: the loader finds out
+
+
+def _of_tensors(name: str) -> bool:
+    packages = ("torch", "collections", "builtins", "__builtin__", "_codecs", "numpy")
+    return name.partition(".")[0] in packages and not name.startswith("torch.nn.modules.")
 
 
 def _is_safetensors(head: bytes, path: Path) -> bool:
@@ -102,8 +133,8 @@ def _is_safetensors(head: bytes, path: Path) -> bool:
 
 
 def _is_onnx(head: bytes) -> bool:
-    """A protobuf ModelProto: field 1 (ir_version, 1..20), then a length-delimited field 2, 3, 4 or 7, or opset 8."""
-    return len(head) > 4 and head[0] == 0x08 and 1 <= head[1] <= 20 and head[2] in (0x12, 0x1A, 0x22, 0x3A, 0x42)
+    """A protobuf ModelProto: field 1 (ir_version, 1..20), then field 5 (a number), or 2, 3, 4, 6, 7 or 8 (with a length)."""
+    return len(head) > 4 and head[0] == 0x08 and 1 <= head[1] <= 20 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
 
 
 def _is_text(head: bytes) -> bool:

@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 import sparring
-from sparring.contract.attacks import names
+from sparring.attacks.bounds import METHOD
+from sparring.contract.attacks import SUITES, names
+from sparring.contract.jobs import Evaluate
 from sparring.contract.report import (
     AttackResult,
     ClassScore,
@@ -23,6 +25,7 @@ from sparring.contract.report import (
     CurvePoint,
     DataFacts,
     Finding,
+    MinimalResult,
     ModelFacts,
     Provenance,
     Report,
@@ -35,13 +38,16 @@ from sparring.contract.threat import Threat
 from sparring.reports.html import html
 from sparring.reports.markdown import markdown
 from sparring.reports.rows import Row, write_csv
-from sparring.workers.bench import Facts
+from sparring.workers import corruptions
+from sparring.workers.bench import Facts, feasible
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
 
 _ROW_GROUP = 100_000
-_SUSPECT = frozenset({"gradient_absent", "not_deterministic", "chance_accuracy", "refused_successes", "non_finite", "tied_scores"})
+_SUSPECT = frozenset(
+    {"gradient_absent", "not_deterministic", "chance_accuracy", "refused_successes", "non_finite", "tied_scores", "proof_contradicted"}
+)
 
 
 class Run(NamedTuple):
@@ -70,6 +76,7 @@ class Results:
         self.labels = np.concatenate([part.labels for part in parts])[order]
         self.clean = np.concatenate([part.clean for part in parts])[order]
         self.ended = tuple(_joined([part.ended[at] for part in parts], order) for at in range(len(parts[0].ended)))
+        self.corrupted = np.concatenate([part.corrupted for part in parts])[order]
         self.shape = tuple(parts[0].ended[0].witness.shape[1:])
 
     def witnesses(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
@@ -101,7 +108,7 @@ def _small(shard: Shard) -> Shard:
 
 
 def _joined(parts: Sequence[Ended], order: NDArray[np.int64]) -> Ended:
-    fields = ("broken_by", "prediction", "distance", "queries")
+    fields = ("broken_by", "prediction", "distance", "queries", "reach", "proved")
     joined = {field: np.concatenate([getattr(part, field) for part in parts])[order] for field in fields}
     tallies = tuple(Tally(*map(sum, zip(*each, strict=True))) for each in zip(*(part.tallies for part in parts), strict=True))
     return Ended(**joined, witness=parts[0].witness, tallies=tallies)
@@ -138,6 +145,8 @@ def _report(run: Run, results: Results) -> Report:
         _threat_result(run, threat, ended, results.labels, right, trust)
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
     )
+    suffered = corruptions.results(order.job, facts, results.corrupted)
+    looks = clean.total + sum(result.mean.total for result in suffered)
     return Report(
         job=order.job,
         model=_model(order, facts),
@@ -145,10 +154,12 @@ def _report(run: Run, results: Results) -> Report:
         clean=clean,
         threats=threats,
         curve=_curve(clean, threats),
+        minimal=tuple(_minimal(run, results, right)),
+        corruptions=suffered,
         warnings=findings,
         cost=Cost(
-            queries=sum(tally.queries for tally in tallies) + clean.total,
-            forwards=sum(tally.forwards for tally in tallies) + clean.total,
+            queries=sum(tally.queries for tally in tallies) + looks,
+            forwards=sum(tally.forwards for tally in tallies) + looks,
             backwards=sum(tally.backwards for tally in tallies),
             wall_seconds=time.monotonic() - run.began,
             attack_seconds=sum(tally.seconds for tally in tallies),
@@ -173,6 +184,13 @@ def _findings(facts: Facts, results: Results, tallies: Sequence[Tally]) -> Itera
             message=f"The model answers NaN or infinity on {silent} clean rows, and {faulty} times an attack led a row to such a point.",
             hint="Such clean rows count as errors. An attack that runs into NaN may stop there: look for divisions by zero in the model.",
             evidence={"clean_rows": silent, "rows_under_attack": faulty},
+        )
+    if wrong := sum(int((ended.proved & (ended.broken_by != UNBROKEN)).sum()) for ended in results.ended):
+        yield Finding(
+            code="proof_contradicted",
+            message=f"{wrong} rows that a bound had proved robust were broken by an attack all the same; they count as broken.",
+            hint="Rows that were proved and not attacked may be breakable too: run the job without skip_proved, and report this fault.",
+            evidence={"count": wrong},
         )
     if refused := sum(tally.refused for tally in tallies):
         yield Finding(
@@ -208,20 +226,22 @@ def _threat_result(
     run: Run, threat: Threat, ended: Ended, labels: NDArray[np.int64], right: NDArray[np.bool_], trust: Trust
 ) -> ThreatResult:
     total = len(labels)
-    attacks = run.order.job.against(threat)
+    attacks = feasible(run.order.job, threat, run.facts.scores_only)
     stands = ended.broken_by == UNBROKEN
     each = tuple(
         AttackResult(
             name=name,
             attack=attack,
-            robust=Score(count=tally.entered - tally.broken, total=total),
+            robust=Score(count=tally.left, total=total),
             entered=tally.entered,
             broken=tally.broken,
+            carried=tally.carried,
             first=tally.first,
             queries=tally.queries,
             forwards=tally.forwards,
             backwards=tally.backwards,
             seconds=tally.seconds,
+            smoothness=tally.divergence / tally.entered if attack.kind == "vat" and tally.entered else None,
         )
         for name, attack, tally in zip(names(attacks), attacks, ended.tallies, strict=True)
     )
@@ -235,8 +255,9 @@ def _threat_result(
     )
     broken = ended.distance[ended.broken_by >= 0]
     median = float(np.median(broken)) if len(broken) else None
-    worst = Score(count=int(stands.sum()), total=total)
-    return ThreatResult(threat=threat, each=each, worst=worst, classes=classes, median_distance=median, trust=trust)
+    worst, job = Score(count=int(stands.sum()), total=total), run.order.job
+    proved = int(ended.proved.sum()) if job.kind == "evaluate" and job.skip_proved else None
+    return ThreatResult(threat=threat, each=each, worst=worst, proved=proved, classes=classes, median_distance=median, trust=trust)
 
 
 def _curve(clean: Score, threats: Sequence[ThreatResult]) -> tuple[CurvePoint, ...]:
@@ -253,7 +274,40 @@ def _curve(clean: Score, threats: Sequence[ThreatResult]) -> tuple[CurvePoint, .
     return tuple(points)
 
 
+def _minimal(run: Run, results: Results, right: NDArray[np.bool_]) -> Iterator[MinimalResult]:
+    """One per attack without an eps of its own, norm and kind of goal."""
+    seen = set()
+    for threat, ended in zip(run.order.job.threats, results.ended, strict=True):
+        attacks = feasible(run.order.job, threat, run.facts.scores_only)
+        free = [name for name, attack in zip(names(attacks), attacks, strict=True) if not attack.bounded]
+        for name, reach in zip(free[: ended.reach.shape[1]], ended.reach.T, strict=True):
+            if (key := (threat.norm, threat.targeted, name)) in seen:
+                continue
+            seen.add(key)
+            yield _reached(name, threat, reach, right)
+
+
+def _reached(name: str, threat: Threat, reach: NDArray[np.float64], right: NDArray[np.bool_]) -> MinimalResult:
+    own = np.sort(reach[right])
+    found = own[np.isfinite(own)]
+    middle = float(np.median(own)) if len(own) else float("inf")
+    stops = sorted({0.0, *(float(found[int(share * (len(found) - 1))]) for share in np.linspace(0, 1, 32) if len(found))})
+    curve = tuple(
+        CurvePoint(norm=threat.norm, eps=eps, robust=Score(count=int((own > eps).sum()), total=len(right)), targeted=threat.targeted)
+        for eps in stops
+    )
+    return MinimalResult(
+        name=name,
+        norm=threat.norm,
+        targeted=threat.targeted,
+        found=Score(count=len(found), total=len(own)),
+        median_distance=middle if np.isfinite(middle) else None,
+        curve=curve,
+    )
+
+
 def _provenance(run: Run) -> Provenance:
+    job = run.order.job
     return Provenance(
         sparring=sparring.__version__,
         python=platform.python_version(),
@@ -266,8 +320,10 @@ def _provenance(run: Run) -> Provenance:
         tile=run.tile,
         rows_independent=run.facts.independent,
         environment={name: os.environ.get(name, "") for name in ARITHMETIC},
+        suite=SUITES[job.suite][0] if isinstance(job, Evaluate) and job.suite else "",
         search=run.facts.search,
-        judge="the uploaded model in its own precision, one fresh forward pass per claimed success",
+        judge=f"{run.facts.judge}, one fresh forward pass per claimed success",
+        proof=METHOD if run.order.job.kind == "evaluate" and run.order.job.skip_proved else "",
         resumed=run.resumed,
         started=run.started,
         finished=datetime.now(UTC),
@@ -285,7 +341,7 @@ def processor() -> str:
 
 def _rows(run: Run, results: Results) -> Iterator[Row]:
     for threat, ended in zip(run.order.job.threats, results.ended, strict=True):
-        by = dict(enumerate(names(run.order.job.against(threat)))) | {CLEAN: "clean", UNBROKEN: ""}
+        by = dict(enumerate(names(feasible(run.order.job, threat, run.facts.scores_only)))) | {CLEAN: "clean", UNBROKEN: ""}
         for at, row in enumerate(results.rows):
             broken = int(ended.broken_by[at])
             yield Row(

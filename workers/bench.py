@@ -9,14 +9,20 @@ import torch
 from torch import Tensor
 
 from sparring.attacks.access import Target
-from sparring.attacks.search import search_copy
+from sparring.attacks.bounds import Bounded
+from sparring.attacks.operators import Unbounded
+from sparring.attacks.search import Halved, search_copy
+from sparring.contract.attacks import AttackSpec
+from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
 from sparring.contract.specs import DataSpec
+from sparring.contract.threat import Threat
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
-from sparring.workers.models import Loaded, load_model
+from sparring.workers.models import Loaded, check_classes, load_model
 from sparring.workers.prepare import Prepared
+from sparring.workers.pt2.shapes import BUDGET, BUDGET_ROWS
 
 
 class Facts(NamedTuple):
@@ -37,6 +43,10 @@ class Facts(NamedTuple):
     search: tuple[str, ...]
     device: str
     findings: tuple[Finding, ...]
+    judge: str = ""
+    """What decides, in words."""
+    scores_only: bool = False
+    """The model has no slopes: attacks that need them are left out."""
 
 
 @dataclass
@@ -53,6 +63,12 @@ class Bench:
     def rows(self, index: Tensor) -> Tensor:
         """Rows of the data (B, …) float32, on the device."""
         return self.data.rows(index).to(self.device)
+
+    def bounded(self, x: Tensor) -> Bounded:
+        """Bounds of the scores on rows such as x (B, …). Raises Unbounded where there are none."""
+        if self.loaded.scores_only:
+            raise Unbounded("the model is asked through its scores alone")
+        return Bounded(self.target.search, x)
 
 
 def pick(device: str) -> torch.device:
@@ -78,13 +94,67 @@ def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | Non
     """
     data = open_dataset(unpack(Path(order.data_path), Path(order.cache), order.data.sha256), order.data.spec)
     loaded = load_model(Path(order.model_path), order.model.format, order.model.spec)
-    model = prepared(order, loaded, data).eval()
-    model.probabilities = bool(facts and facts.probabilities)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    model.to(device)
-    search, done = search_copy(model)
-    return Bench(data, loaded, model, Target(model, search, tile), done, device)
+    if loaded.graph is not None:
+        loaded = _settled(order, loaded, data, tile)
+    if facts and loaded.scores_only != facts.scores_only:
+        raise RuntimeError("a model that had a gradient in one process has none in another")
+    model, target, done = aim(order, loaded, data, device, tile, probabilities=bool(facts and facts.probabilities))
+    return Bench(data, loaded, model, target, done, device)
+
+
+def aim(
+    order: Order, loaded: Loaded, data: Dataset, device: torch.device, tile: int, *, probabilities: bool
+) -> tuple[Prepared, Target, tuple[str, ...]]:
+    """The judge, the target to attack, and what was done to the copy that is searched, in words."""
+
+    def made(module: torch.nn.Module) -> Prepared:
+        model = prepared(order, loaded._replace(module=module), data).eval().to(device)
+        model.probabilities = probabilities
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        return model
+
+    model = made(loaded.module)
+    if loaded.scores_only:
+        return model, Target(model, model, tile), ("no copy: the judge itself is asked",)
+    if loaded.search is None:
+        search, done = search_copy(model)
+    else:
+        search, done = search_copy(made(loaded.search))
+        done = ("converted to torch", *done)
+    if order.job.kind == "evaluate" and order.job.precision == "fast":
+        if not halves(device):
+            return model, Target(model, search, tile), (*done, "slopes in float32: this processor has no bfloat16 arithmetic")
+        return model, Target(model, search, tile, Halved(search)), (*done, "slopes in bfloat16")
+    return model, Target(model, search, tile), done
+
+
+def halves(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 faster than in float32: it has instructions for it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _settled(order: Order, loaded: Loaded, data: Dataset, tile: int) -> Loaded:
+    """How an ONNX graph is best run, tried on the first rows of the data."""
+    from sparring.workers.onnx_judge import bounded  # here, because the packages are an extra
+    from sparring.workers.onnx_search import settle
+
+    x = data.rows(torch.arange(tile) % len(data))
+
+    def fit(module: torch.nn.Module) -> Prepared:
+        return prepared(order, loaded._replace(module=module), data).eval()
+
+    with bounded(BUDGET * max(tile, BUDGET_ROWS) // BUDGET_ROWS), torch.no_grad():
+        scores = first_pass(fit(loaded.module), x)
+        check_classes(scores.shape[1], order.model.spec)
+        return settle(loaded, x, scores, fit)
+
+
+def feasible(job: Evaluate | Craft, threat: Threat, scores_only: bool) -> tuple[AttackSpec, ...]:
+    """The attacks of a job that the model allows, in their order."""
+    return tuple(attack for attack in job.against(threat) if not (scores_only and attack.access == "gradient"))
 
 
 def first_pass(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from sparring.contract.runner import Order
 from sparring.contract.states import Reason
 from sparring.workers import shard
 from sparring.workers.bench import Bench, Facts, open_bench, out_of_memory, pick
+from sparring.workers.course import attack_shard
 from sparring.workers.errors import Refused
 from sparring.workers.preflight import preflight
 from sparring.workers.process import die_with_parent
@@ -85,7 +86,7 @@ class _Member:
         if self.bench is None or self.tile != task.tile:
             self.bench, self.tile = open_bench(self.order, device, task.tile, task.facts), task.tile
         torch.manual_seed(self.order.job.seed + int(task.rows[0]))  # for models that draw: at least the same each time
-        done = shard.attack_shard(self.order.job, self.bench, task.rows, lambda more: tell(Advanced(more)))
+        done = attack_shard(self.order.job, self.bench, task.rows, lambda more: tell(Advanced(more)))
         shard.save(task.path, done, task.plan)
         return Saved()
 

@@ -22,7 +22,7 @@ from sparring.storage.sniff import HEAD, Rejected, sniff_model
 from sparring.workers.errors import Refused
 from sparring.workers.pt2.check import Summary, check
 from sparring.workers.pt2.strip import strip
-from sparring.workers.weights import State, read_safetensors, read_state_dict
+from sparring.workers.weights import HINT, State, read_safetensors, read_state_dict
 
 DONE, FAILED, USAGE = 0, 2, 4
 BATCHES = (1, 3)
@@ -159,7 +159,7 @@ def _load(model: torch.nn.Module, path: Path) -> None:
     except OSError as error:
         raise Failure(USAGE, f"cannot read {path}: {error.strerror}") from error
     except Rejected as rejected:
-        raise Failure(FAILED, f"{path}: {rejected.message}", rejected.hint) from rejected
+        raise Failure(FAILED, f"{path}: {rejected.message}", HINT) from rejected  # its own hint leads to this very command
     except Refused as refused:
         raise Failure(FAILED, f"{path}: {refused.reason.message}", refused.reason.hint) from refused
     except RuntimeError as error:

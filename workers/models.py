@@ -1,7 +1,7 @@
 """An uploaded model as a torch module: whatever its format, loaded as data, in evaluation mode, on the CPU, and tried once."""
 
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import torch
 
@@ -11,8 +11,12 @@ from sparring.workers import weights, zoo
 from sparring.workers.errors import Refused
 from sparring.workers.pt2.load import load_pt2
 from sparring.workers.pt2.mode import set_mode
+from sparring.workers.pt2.shapes import BUDGET
 
-__all__ = ["Loaded", "load_model", "set_mode"]
+if TYPE_CHECKING:
+    from sparring.workers.onnx_file import Graph
+
+__all__ = ["Loaded", "check_classes", "load_model", "set_mode"]
 
 BATCHES = (1, 2, 5)
 """Numbers of rows on which a model is tried."""
@@ -33,7 +37,15 @@ class Loaded(NamedTuple):
     dtype: torch.dtype
     """Of the input it takes."""
     classes: int
-    """Columns of its output."""
+    """Columns of its output; 0 if only real rows can tell."""
+    judge: str = "the uploaded model in its own precision"
+    """What `module` is, in words."""
+    search: torch.nn.Module | None = None
+    """What slopes are taken on, where `module` itself has none to give."""
+    scores_only: bool = False
+    """There are no slopes to be had."""
+    graph: "Graph | None" = None
+    """An ONNX graph: how it is best run is still to be settled, on real rows."""
 
 
 def load_model(path: Path, format: ModelFormat, spec: ModelSpec) -> Loaded:
@@ -42,18 +54,30 @@ def load_model(path: Path, format: ModelFormat, spec: ModelSpec) -> Loaded:
     Raises Refused: bad_model or unsupported, with a finer code in `detail` (malformed, unsafe_format, unsupported_op,
     shape_mismatch, static_batch, stateful, tensor_too_large, arch_missing, arch_refused …).
     """
-    if format == "onnx":
-        hint = "Export the model as .pt2 with `sparring export`."
-        raise Refused("unsupported", "ONNX models cannot be evaluated yet", hint=hint, detail="format")
-    if format == "pt2":
-        return _graph(path, spec)
-    return _bare(path, format, spec)
+    if format not in ("pt2", "onnx"):
+        return _bare(path, format, spec)
+    if spec.arch is not None:
+        hint = f"Leave arch out: an .{format} file holds its own graph."
+        raise Refused("bad_model", f"architecture {spec.arch!r} was given for a graph", hint=hint, detail="arch_refused")
+    return _onnx(path, spec) if format == "onnx" else _graph(path, spec)
+
+
+def _onnx(path: Path, spec: ModelSpec) -> Loaded:
+    try:  # here, because only the process that asks a session may start it, and the packages are an extra
+        from sparring.workers.onnx_file import read_onnx
+        from sparring.workers.onnx_judge import VERSION, Judge, bounded
+    except ModuleNotFoundError as error:
+        hint = "Install sparring[onnx] on the worker, or export the model as .pt2 with `sparring export`."
+        raise Refused("unsupported", f"this worker reads no ONNX: {error.name} is not installed", hint=hint, detail="format") from error
+    with bounded(BUDGET + 8 * path.stat().st_size):
+        graph = read_onnx(path)
+        judge = Judge(graph.data, graph.source, graph.target, graph.batch)
+        name = f"onnxruntime {VERSION} on the uploaded file"
+        classes = _classes(judge, graph.row, graph.dtype, spec) if graph.row else 0
+    return Loaded(judge, graph.row, graph.parameters, graph.findings, graph.dtype, classes, name, scores_only=True, graph=graph)
 
 
 def _graph(path: Path, spec: ModelSpec) -> Loaded:
-    if spec.arch is not None:
-        hint = "Leave arch out: a .pt2 file holds its own graph."
-        raise Refused("bad_model", f"architecture {spec.arch!r} was given for a graph", hint=hint, detail="arch_refused")
     read = load_pt2(path)
     row = read.row if read.fixed else None
     return _tried(read.module, row, read.row, read.dtype, spec, read.findings)
@@ -79,21 +103,25 @@ def _tried(
     findings: tuple[Finding, ...],
 ) -> Loaded:
     """Ask the model for a few rows of zeros; what it answers must be logits."""
-    classes = _classes(module, example, dtype)
-    if spec.classes is not None and spec.classes != classes:
-        hint = "Correct the number of classes, or leave it out."
-        raise Refused("bad_model", f"the model has {classes} classes, not {spec.classes} as declared", hint=hint, detail="shape_mismatch")
+    classes = _classes(module, example, dtype, spec)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Loaded(module, row, parameters, (*findings, *_nonfinite(module)), dtype, classes)
 
 
-def _classes(module: torch.nn.Module, row: tuple[int, ...], dtype: torch.dtype) -> int:
+def check_classes(classes: int, spec: ModelSpec) -> None:
+    """Raises Refused where the model answers another number of classes than was declared."""
+    if spec.classes is not None and spec.classes != classes:
+        hint = "Correct the number of classes, or leave it out."
+        raise Refused("bad_model", f"the model has {classes} classes, not {spec.classes} as declared", hint=hint, detail="shape_mismatch")
+
+
+def _classes(module: torch.nn.Module, row: tuple[int, ...], dtype: torch.dtype, spec: ModelSpec) -> int:
     classes = set()
     for batch in BATCHES:
         with torch.no_grad():
             try:
                 logits = module(torch.zeros((batch, *row), dtype=dtype))
-            except Refused:
+            except (Refused, MemoryError):
                 raise
             except Exception as error:  # what a model raises on zeros has no common class
                 reason = str(error).strip().split("\n")[0][:300]
@@ -108,7 +136,9 @@ def _classes(module: torch.nn.Module, row: tuple[int, ...], dtype: torch.dtype) 
         classes.add(logits.shape[1])
     if len(classes) > 1:
         raise Refused("bad_model", "the number of classes changes with the batch", hint=LOGITS, detail="shape_mismatch")
-    return classes.pop()
+    (found,) = classes
+    check_classes(found, spec)
+    return found
 
 
 def _nonfinite(module: torch.nn.Module) -> list[Finding]:

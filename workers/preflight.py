@@ -1,5 +1,6 @@
 """Before anything is attacked: refuse what cannot be measured, and warn of what would make the number wrong."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -7,12 +8,13 @@ from torch import Tensor
 
 from sparring.attacks.access import Target
 from sparring.attacks.losses import ce
+from sparring.attacks.operators import Unbounded
 from sparring.attacks.problem import Goal
-from sparring.attacks.search import search_copy
+from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
-from sparring.workers import datasets
-from sparring.workers.bench import Bench, Facts, first_pass, open_bench
+from sparring.workers import corruptions, datasets
+from sparring.workers.bench import Bench, Facts, aim, feasible, first_pass, open_bench
 from sparring.workers.errors import Refused
 from sparring.workers.prepare import Prepared
 
@@ -32,18 +34,23 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
     x = bench.rows(torch.arange(min(count, _SAMPLE)))
     scores = first_pass(bench.target.verdict, x)
     datasets.check(bench.data, scores.shape[1], count)
-    findings = list(bench.loaded.findings)
-    if _probabilities(scores, bench.model.dtype):
+    findings = [
+        *beyond_bounds(order.job, bench.data),
+        *bench.loaded.findings,
+        *corruptions.left_out(order.job, bench.data.row_shape, bench.data.spec),
+    ]
+    if probabilities := _probabilities(scores, bench.model.dtype):
         findings.append(_PROBABILITIES)
-        bench.model.probabilities = True
-        search, bench.search = search_copy(bench.model)
-        bench.target = Target(bench.model, search, tile)
+        bench.model, bench.target, bench.search = aim(order, bench.loaded, bench.data, device, tile, probabilities=probabilities)
         scores = bench.target.verdict(x)
     known = bench.data.labels
     labels = scores.argmax(1) if known is None else torch.from_numpy(known[: len(x)].copy()).to(device)
-    independent = _independent(bench.target, x, labels)
-    findings += [*_steady(bench, x, scores), *_gradient(bench, x, labels), *_ties(scores)]
+    blind = bench.loaded.scores_only
+    findings += _left_out(order.job) if blind else []
+    independent = _independent(bench.target, x, None if blind else labels)
+    findings += [*_steady(bench, x, scores), *([] if blind else _gradient(bench, x, labels)), *_ties(scores)]
     findings += [] if independent else [_INTERACT]
+    findings += _unbounded(order.job, bench, x)
     findings += [] if known is None else _chance(order, bench, x, scores, labels)
     facts = Facts(
         rows=count,
@@ -58,6 +65,8 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
         search=bench.search,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         findings=tuple(findings),
+        judge=bench.loaded.judge,
+        scores_only=blind,
     )
     return facts, bench
 
@@ -72,6 +81,64 @@ _INTERACT = Finding(
     message="A row's result on this model depends, at least in its last bits, on the rows that share its pass.",
     hint="Verdicts of rows close to the boundary may differ between runs of other shards or tiles.",
 )
+
+
+def beyond_bounds(job: Evaluate | Craft, data: datasets.Dataset) -> Iterator[Finding]:
+    """An eps from which the whole box lies inside the ball is most often one in another unit."""
+    if data.bounds is None:
+        return
+    low, high = data.bounds
+    size, width = math.prod(data.row_shape), high - low
+    diameter = {"linf": width, "l2": math.sqrt(size) * width, "l1": size * width, "l0": size}
+    for threat in {(threat.norm, threat.radius): threat for threat in job.threats}.values():
+        if threat.radius > diameter[threat.norm]:
+            yield Finding(
+                code="eps_exceeds_bounds",
+                message=(
+                    f"Under {threat.norm} {threat.eps} no legal input is out of reach: "
+                    f"within the bounds [{low:g}, {high:g}] no two are farther apart than {diameter[threat.norm]:.4g}."
+                ),
+                hint=f"eps is in units of the data: if it was meant in steps of 255, write {threat.radius:g}/255."
+                if threat.norm == "linf" and width <= 1
+                else "eps is in units of the data: give a smaller one, or correct bounds and scale.",
+                evidence={"norm": threat.norm, "eps": threat.radius, "largest_distance": diameter[threat.norm]},
+            )
+
+
+def _left_out(job: Evaluate | Craft) -> list[Finding]:
+    """What cannot be run for want of a gradient; Refused if that is all there is against some threat."""
+    absent = sorted({attack.kind for threat in job.threats for attack in job.against(threat) if attack.access == "gradient"})
+    for at, threat in enumerate(job.threats):
+        if not feasible(job, threat, scores_only=True):
+            raise Refused(
+                "unsupported",
+                f"the model has no gradient to follow, and every attack on threat {at} ({threat.norm}) needs one: {', '.join(absent)}",
+                hint="Ask for attacks that need only scores or decisions, or export the model as .pt2 with `sparring export`.",
+                detail="score_access_only",
+            )
+    if not absent:
+        return []
+    return [
+        Finding(
+            code="attacks_left_out",
+            message=f"Attacks that need a gradient were left out: {', '.join(absent)}.",
+            hint="What is left is weaker: robust accuracy may be overstated.",
+            evidence={"attacks": [*absent]},
+        )
+    ]
+
+
+def _unbounded(job: Evaluate | Craft, bench: Bench, x: Tensor) -> Iterator[Finding]:
+    if job.kind == "craft" or not job.skip_proved:
+        return
+    try:
+        bench.bounded(x)
+    except Unbounded as error:
+        yield Finding(
+            code="no_bound",
+            message=f"No row can be proved robust beforehand: {error}.",
+            hint="Every row is attacked, as without skip_proved; the number is as good.",
+        )
 
 
 def _probabilities(scores: Tensor, dtype: torch.dtype) -> bool:
@@ -106,7 +173,7 @@ def _steady(bench: Bench, x: Tensor, scores: Tensor) -> Iterator[Finding]:
 def _gradient(bench: Bench, x: Tensor, labels: Tensor) -> Iterator[Finding]:
     part = x[: bench.target.tile]
     goal = Goal(labels[: len(part)])
-    _, slope = bench.target.slope(lambda logits: ce(logits, goal), part)
+    *_, slope = bench.target.slope(lambda logits: ce(logits, goal), part)
     absent = int((slope.flatten(1).abs().amax(1) == 0).sum())
     if absent:
         which = "does not reach the input at all" if absent == len(part) else f"is exactly zero on {absent} of {len(part)} rows"
@@ -118,25 +185,27 @@ def _gradient(bench: Bench, x: Tensor, labels: Tensor) -> Iterator[Finding]:
         )
 
 
-def _independent(target: Target, x: Tensor, labels: Tensor) -> bool:
-    """Roll one tile and swap neighbours: a row's logits and gradient must not change by a bit."""
+def _independent(target: Target, x: Tensor, labels: Tensor | None) -> bool:
+    """Roll one tile and swap neighbours: a row's scores and gradient must not change by a bit. Without labels no gradient is asked for."""
     index = torch.arange(target.tile, device=x.device) % len(x)
-    tile, goal = x[index], labels[index]
+    tile = x[index]
 
-    def look(order: Tensor) -> tuple[Tensor, Tensor]:
-        here = Goal(goal[order])
-        logits, slope = target.slope(lambda z: ce(z, here), tile[order])
+    def look(order: Tensor) -> list[Tensor]:
+        seen = [target.verdict(tile[order])]
+        if labels is not None:
+            here = Goal(labels[index][order])
+            logits, _, slope = target.slope(lambda z: ce(z, here), tile[order])
+            seen += [logits, slope]
         back = torch.argsort(order)
-        return logits[back], slope[back]
+        return [part[back] for part in seen]
 
     identity = torch.arange(target.tile, device=x.device)
-    logits, slope = look(identity)
+    first = look(identity)
     for shift in (1, 3, target.tile // 2):
-        moved, sloped = look(identity.roll(shift))
-        if not (torch.equal(moved, logits) and torch.equal(sloped, slope)):
+        if not all(map(torch.equal, look(identity.roll(shift)), first)):
             return False
     alone = torch.cat((tile[:1], torch.zeros_like(tile[1:]) + tile[-1:]))
-    return torch.equal(target.logits(alone)[0], target.logits(tile)[0])
+    return all(torch.equal(ask(alone)[0], ask(tile)[0]) for ask in (target.verdict, target.logits))
 
 
 def _chance(order: Order, bench: Bench, x: Tensor, scores: Tensor, labels: Tensor) -> Iterator[Finding]:

@@ -79,8 +79,9 @@ def _shape(
     """What rows are reshaped to: axes of length 1 may come and go, and a flat model may read an image."""
     if wanted is None or shape == wanted:
         return shape
-    squeezed = tuple(size for size in shape if size != 1) == tuple(size for size in wanted if size != 1)
-    flattened = len(wanted) == 1 and torch.Size(shape).numel() == wanted[0]
+    long = tuple(size for size in wanted if size != 1)
+    squeezed = tuple(size for size in shape if size != 1) == long
+    flattened = len(long) == 1 and torch.Size(shape).numel() == long[0]
     if squeezed or flattened:
         return wanted
     hint = "Upload data of that shape, or the model that fits these data."

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 import sparring
 from sparring.contract.runner import Done, Failed, Order, Told
 from sparring.contract.states import Progress, Reason
-from sparring.workers import assemble, shard
+from sparring.workers import assemble, corruptions, shard
 from sparring.workers.assemble import Run
-from sparring.workers.bench import Facts
+from sparring.workers.bench import Facts, feasible
 from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Trouble
 from sparring.workers.errors import unexpected
 from sparring.workers.spare import ARITHMETIC
@@ -55,7 +55,8 @@ def plan(order: Order, facts: Facts, tile: int) -> Plan:
     size = min(most, max(2 * tile, -(-facts.rows // (16 * tile)) * tile))
     drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
     given = [order.job, order.model.spec, order.data.spec]
-    machine = [facts.device, assemble.processor(), facts.probabilities, sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
+    found = [facts.device, facts.probabilities, facts.judge, facts.scores_only]
+    machine = [*found, assemble.processor(), sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
     text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, size, *machine])
     return Plan(hashlib.sha256(text.encode()).hexdigest(), tuple(drawn[at : at + size] for at in range(0, facts.rows, size)))
 
@@ -139,7 +140,8 @@ def _attack(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace) -> tu
     cut = plan(order, facts, tile)
     paths = [folder / f"{at:05d}.npz" for at in range(len(cut.shards))]
     missing = [at for at, path in enumerate(paths) if shard.load(path, cut.digest) is None]
-    attacks = sum(len(order.job.against(threat)) for threat in order.job.threats)
+    attacks = sum(len(feasible(order.job, threat, facts.scores_only)) for threat in order.job.threats)
+    attacks += len(corruptions.chosen(order.job, facts.shape[1:], facts.spec))
     left = sum(len(cut.shards[at]) for at in missing)
     pace.phase("attack", facts.rows * attacks, (facts.rows - left) * attacks)
     tasks = [Attack(paths[at], cut.digest, cut.shards[at], tile, facts) for at in missing]

@@ -6,16 +6,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sparring.attacks import problem as problems
 from sparring.attacks import random
 from sparring.attacks.access import Target
 from sparring.attacks.norms import Bounds, ball
 from sparring.attacks.problem import Goal, Problem
 from sparring.attacks.search import search_copy
-from sparring.contract.attacks import ATTACKS, PGD, AttackSpec
+from sparring.contract.attacks import APGD, ATTACKS, CW, DDN, FAB, FMN, PGD, AttackSpec, Square
 
-EVERY = [(kind(), norm) for kind in ATTACKS for norm in kind.norms]
-"""Each attack of the contract with each norm it is defined for."""
-IDS = [f"{spec.kind}-{norm}" for spec, norm in EVERY]
+LIGHT: dict[str, AttackSpec] = {
+    "apgd": APGD(steps=24),
+    "cw": CW(steps=30, searches=4, weight=1.0),
+    "ddn": DDN(steps=60),
+    "fmn": FMN(steps=60),
+    "fab": FAB(steps=20),
+    "square": Square(queries=100),
+}
+"""Fewer steps where the defaults take long."""
+AIMED: tuple[AttackSpec, ...] = (
+    APGD(steps=20, loss="dlr", targets=3),
+    FAB(steps=20, targets=3),
+    PGD(steps=10, samples=2),
+    PGD(steps=10, restarts=3),
+)
+EVERY = [(spec, norm) for spec in (*(LIGHT.get(kind().kind, kind()) for kind in ATTACKS), *AIMED) for norm in spec.norms]
+"""Each attack of the contract, and some of its other forms, with each norm it is defined for."""
+IDS = [f"{spec.kind}{'-aimed' if getattr(spec, 'targets', 0) else '-again' if spec in AIMED else ''}-{norm}" for spec, norm in EVERY]
 
 
 def sharp(spec: AttackSpec, eps: float) -> AttackSpec:
@@ -23,7 +39,7 @@ def sharp(spec: AttackSpec, eps: float) -> AttackSpec:
     return PGD(steps=40, alpha=eps / 4) if isinstance(spec, PGD) else spec
 
 
-def target(model: nn.Module, tile: int = 16) -> Target:
+def target(model: nn.Module, tile: int = 32) -> Target:
     model.eval()
     return Target(model, search_copy(model)[0], tile)
 
@@ -32,11 +48,11 @@ def problem(x: Tensor, labels: Tensor, norm: str, eps: float | Tensor, bounds: B
             seed: int = 0, first: int = 0) -> Problem:  # fmt: skip
     radius = torch.as_tensor(eps, dtype=torch.float64).expand(len(x))
     rows = torch.arange(first, first + len(x))
-    return Problem(Goal(labels, targeted), ball(norm, x, radius, bounds), random.keys(seed, rows), stop)
+    return problems.problem(Goal(labels, targeted), ball(norm, x, radius, bounds), random.keys(seed, rows), stop=stop)
 
 
 class Affine(NamedTuple):
-    """Two classes, logits (0, w.x): the distance to the boundary is |w.x| over the dual norm of w."""
+    """Two classes, logits (0, w.x): the distance to the boundary is |w.x| over the dual norm of w, and one entry in l0."""
 
     model: nn.Module
     x: Tensor
@@ -52,8 +68,9 @@ def affine(rows: int = 24, size: int = 12) -> Affine:
     with torch.no_grad():
         model.weight.copy_(torch.stack((torch.zeros(size), w)))
     score = x.double() @ w.double()
-    dual = {"linf": w.double().abs().sum(), "l2": w.double().norm()}
-    return Affine(model, x, (score > 0).long(), {norm: score.abs() / size for norm, size in dual.items()})
+    dual = {"linf": w.double().abs().sum(), "l2": w.double().norm(), "l1": w.double().abs().amax()}
+    distance = {norm: score.abs() / size for norm, size in dual.items()}
+    return Affine(model, x, (score > 0).long(), distance | {"l0": torch.ones_like(score)})
 
 
 def cnn(seed: int = 0) -> nn.Module:
@@ -69,7 +86,7 @@ def cnn(seed: int = 0) -> nn.Module:
     )
 
 
-def pictures(rows: int = 40, seed: int = 1) -> Tensor:
+def pictures(rows: int = 32, seed: int = 1) -> Tensor:
     """Rows (B, 1, 8, 8) in [0, 1], corners of the box included."""
     x = torch.rand(rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     return x.where((x > 0.1) & (x < 0.9), x.round())
@@ -85,6 +102,9 @@ class Spy:
     def tile(self) -> int:
         return self.inner.tile
 
+    def tell(self, share: float) -> None:
+        assert 0 <= share <= 1
+
     def labels(self, x: Tensor) -> Tensor:
         self.asked += len(x)
         return self.inner.labels(x)
@@ -98,7 +118,12 @@ class Spy:
         self.asked += len(x)
         return self.inner.logits(x)
 
-    def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert self.access == "gradient", "asked for a gradient without the right to it"
         self.asked += len(x)
         return self.inner.slope(loss, x)
+
+    def slopes(self, losses: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.access == "gradient", "asked for a gradient without the right to it"
+        self.asked += len(x)
+        return self.inner.slopes(losses, x)

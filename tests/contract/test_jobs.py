@@ -1,12 +1,14 @@
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from sparring.contract.attacks import ATTACKS, FGSM, PGD, SUITES, Noise
+from sparring.contract.attacks import APGD, ATTACKS, FAB, FGM, FGSM, FMN, PGD, SUITES, Noise, Square
 from sparring.contract.jobs import JOB, Craft, Evaluate
-from sparring.contract.threat import Threat
+from sparring.contract.threat import Norm, Threat
 
 MODEL, DATA = "mdl_" + "a" * 20, "dat_" + "b" * 20
-LINF, L2, L1 = ({"norm": norm, "eps": 0.1} for norm in ("linf", "l2", "l1"))
+LINF, L2, L0 = ({"norm": norm, "eps": 0.1} for norm in ("linf", "l2", "l0"))
 EVALUATE = {"kind": "evaluate", "model": MODEL, "data": DATA, "threats": [LINF]}
 CRAFT = {"kind": "craft", "model": MODEL, "data": DATA, "threat": LINF, "attack": {"kind": "pgd"}}
 
@@ -26,7 +28,7 @@ def test_a_job_of_few_words_is_filled_in():
     job = JOB.validate_python(EVALUATE)
     assert isinstance(job, Evaluate)
     assert job.threats == (Threat(norm="linf", eps=0.1),)
-    assert (job.attacks, job.suite, job.rows, job.seed, job.timeout, job.device) == ((), None, None, 0, 21600, "auto")
+    assert (job.attacks, job.suite, job.rows, job.seed, job.timeout, job.device) == ((), "quick", None, 0, 21600, "auto")
     assert (job.precision, job.stop) == ("exact", "full")
     assert job.knowledge == {"white", "gray", "black"}
     assert isinstance(JOB.validate_python(CRAFT), Craft)
@@ -62,15 +64,17 @@ def test_whole_numbers(job, field):
         ({"threats": "linf"}, "threats", "valid list"),
         ({"threats": LINF}, "threats", "valid list"),
         ({"threats": [{"norm": "linf", "eps": at} for at in range(101)]}, "threats", "at most 100 items"),
-        ({"attacks": [{"kind": "nuke"}]}, "attacks.0", "'fgsm', 'pgd', 'noise'"),
-        ({"attacks": [{"steps": 5}]}, "attacks.0", "give one of fgsm, pgd, noise"),
+        ({"attacks": [{"kind": "nuke"}]}, "attacks.0", "'noise', 'fgsm', 'fgm'"),
+        ({"attacks": [{"steps": 5}]}, "attacks.0", "give one of noise, fgsm, fgm"),
+        ({"attacks": [{"kind": "apgd", "targets": 9}]}, "attacks.0.apgd", "targets: loss ce cannot aim at a class; give loss dlr"),
         ({"attacks": {"kind": "pgd"}}, "attacks", "valid list"),
         ({"attacks": [{"kind": "pgd", "steps": True}]}, "attacks.0.pgd.steps", "not true or false"),
         ({"knowledge": []}, "knowledge", "at least 1 item"),
         ({"knowledge": ["grey"]}, "knowledge.0", "'white', 'gray' or 'black'"),
         ({"knowledge": "white"}, "knowledge", "valid list"),
         ({"suite": "slow"}, "suite", "'quick'"),
-        ({"precision": "fast"}, "precision", "'exact'"),
+        ({"precision": "half"}, "precision", "'exact' or 'fast'"),
+        ({"cascade": "perhaps"}, "cascade", "valid boolean"),
         ({"stop": "early"}, "stop", "'full'"),
         ({"model": "../../etc/passwd"}, "model", "mdl|dat"),
         ({"device": "tpu"}, "device", "'auto', 'cpu' or 'gpu'"),
@@ -93,7 +97,11 @@ def test_one_mistake_is_one_fault_in_its_place(changes, where, said):
             "attacks.1: fgsm is not defined for norm l2 (it knows linf)",
         ),
         ({"attacks": [{"kind": "pgd"}], "knowledge": ["black"]}, "attacks.0: pgd needs white-box knowledge"),
-        ({"threats": [LINF, L1]}, "threats.1: no attack of the suite is defined for norm l1 with this knowledge (it covers linf, l2)"),
+        ({"threats": [LINF, L0]}, "threats.1: no attack of the suite is defined for norm l0 with this knowledge (it covers linf, l2, l1)"),
+        (
+            {"threats": [LINF, LINF | {"targeted": True}], "attacks": [{"kind": "pgd"}, {"kind": "fab"}]},
+            "attacks.1: fab cannot aim at a class; leave it out, or ask for an untargeted threat",
+        ),
         ({"knowledge": ["gray"]}, "threats.0: no attack of the suite is defined for norm linf with this knowledge (it covers nothing)"),
     ],
 )
@@ -117,20 +125,48 @@ def test_a_job_of_no_kind_is_told_the_kinds(job, said):
     assert caught.value.errors()[0]["loc"] == ()
 
 
-def test_every_attack_of_the_contract_may_be_asked_for():
-    for kind in ATTACKS:
-        job = JOB.validate_python(EVALUATE | {"attacks": [{"kind": kind.model_fields["kind"].default}]})
-        assert job.attacks == (kind(),)
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_every_attack_of_the_contract_may_be_asked_for_in_its_norms_and_in_no_other(kind):
+    given = {"attacks": [{"kind": kind.model_fields["kind"].default}]}
+    for norm in get_args(Norm):
+        job = EVALUATE | given | {"threats": [{"norm": norm, "eps": 0.1}]}
+        if norm in kind.norms:
+            assert JOB.validate_python(job).attacks == (kind(),)
+        else:
+            assert f"is not defined for norm {norm}" in fault(job)[1]
+
+
+def test_only_some_suites_are_cascades_and_the_job_has_the_last_word():
+    def cascaded(**given):
+        return JOB.validate_python(EVALUATE | given).cascaded
+
+    assert [cascaded(suite=suite) for suite in SUITES] == [False, True, True]
+    assert not cascaded()
+    assert not cascaded(suite="standard", cascade=False)
+    assert cascaded(suite="quick", cascade=True)
+    assert cascaded(attacks=[{"kind": "pgd"}], cascade="true")
 
 
 def test_against_a_threat_run_the_attacks_or_what_the_suite_has_for_it():
     linf, l2 = Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.1)
     by_suite = JOB.validate_python(EVALUATE | {"threats": [LINF, L2]})
-    assert by_suite.against(linf) == SUITES["quick"][1]
-    assert by_suite.against(l2) == (Noise(), PGD(steps=10))
+    assert by_suite.against(linf) == (Noise(), FGSM(), PGD(steps=10))
+    assert by_suite.against(l2) == (Noise(), FGM(), PGD(steps=10))
+    standard = JOB.validate_python(EVALUATE | {"suite": "standard"})
+    assert standard.against(linf) == (APGD(), APGD(loss="dlr", targets=9), FAB(targets=9), Square())
+    assert standard.against(Threat(norm="l1", eps=1)) == standard.against(linf)[:3]
+    assert standard.against(Threat(norm="linf", eps=0.1, targeted=True)) == (APGD(), APGD(loss="dlr", targets=9), Square())
+    assert JOB.validate_python(EVALUATE | {"suite": "thorough", "threats": [L0]}).against(Threat(norm="l0", eps=3)) == (FMN(steps=500),)
     assert JOB.validate_python(EVALUATE | {"knowledge": ["black"]}).against(linf) == (Noise(),)
     by_list = JOB.validate_python(EVALUATE | {"attacks": [{"kind": "pgd"}, {"kind": "fgsm"}]})
     assert by_list.against(linf) == (PGD(), FGSM())
     crafted = JOB.validate_python(CRAFT)
     assert crafted.threats == (linf,)
     assert crafted.against(linf) == (PGD(),)
+
+
+def test_corruptions_are_known_and_listed_once():
+    assert JOB.validate_python(EVALUATE | {"corruptions": ["contrast", "pixelate"]}).corruptions == ("contrast", "pixelate")
+    assert "corruptions.1: contrast is listed twice" in fault(EVALUATE | {"corruptions": ["contrast", "contrast"]})[1]
+    assert faults(EVALUATE | {"corruptions": ["fog"]})[0][0] == "corruptions.0"
+    assert faults(CRAFT | {"corruptions": ["contrast"]})[0][0] == "corruptions"

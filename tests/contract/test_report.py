@@ -69,3 +69,10 @@ def test_a_report_knows_no_nan():
     written["threats"][0]["median_distance"] = math.nan
     with pytest.raises(ValidationError, match="finite number"):
         Report.model_validate(written)
+
+
+def test_mean_corruption_accuracy_is_the_mean_of_all_rates():
+    told = factory.corrupted("shot_noise", "contrast")
+    assert (told.corrupted.count, told.corrupted.total) == (7000, 10_000)
+    assert Report.model_validate_json(told.model_dump_json()) == told
+    assert math.isnan(factory.report().corrupted.rate)

@@ -4,7 +4,6 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from sparring.contract.attacks import ATTACKS, FGSM, PGD, SUITES, Noise, names
 from sparring.contract.specs import DataSpec, ModelSpec
 from sparring.contract.threat import Threat
 
@@ -114,43 +113,6 @@ def test_classes_are_a_whole_number():
     assert ModelSpec(classes="10").classes == 10
     for wrong in (True, 1, 2.5, "many"):
         assert list(faults(ModelSpec, classes=wrong)) == ["classes"]
-
-
-@pytest.mark.parametrize(("kind", "field"), [(PGD, "steps"), (PGD, "restarts"), (Noise, "draws")])
-def test_counts_of_an_attack(kind, field):
-    assert getattr(kind(**{field: "20"}), field) == 20
-    for wrong in (True, False, 20.5, "20.5", 0, -1, 10**9, None):
-        assert list(faults(kind, **{field: wrong})) == [field]
-
-
-def test_the_step_of_pgd_is_derived_unless_given():
-    assert PGD(steps=10).step_size(0.4) == pytest.approx(0.1)
-    assert PGD(alpha="2/255").step_size(0.4) == 2 / 255
-    assert "greater than 0" in faults(PGD, alpha=0)["alpha"]
-
-
-def test_names_are_short_and_unique():
-    assert names((PGD(), FGSM(), PGD(steps=5), Noise(), PGD(loss="dlr"))) == ("pgd", "fgsm", "pgd-2", "noise", "pgd-3")
-    assert names(()) == ()
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_says_what_it_is(attack):
-    assert attack.title
-    assert attack.paper
-    assert attack.__doc__
-    assert attack.norms
-    assert attack().kind == attack.model_fields["kind"].default
-    # Who knows nothing of the weights cannot ask for their gradient.
-    assert attack.access != "gradient" or attack.knowledge != "black"
-
-
-def test_kinds_and_suites():
-    kinds = [attack.model_fields["kind"].default for attack in ATTACKS]
-    assert kinds == ["fgsm", "pgd", "noise"]
-    version, attacks = SUITES["quick"]
-    assert version == "quick@1"
-    assert attacks == (Noise(), FGSM(), PGD(steps=10)), "a pinned suite changes only with its version"
 
 
 def test_as_many_channels_as_an_address_can_carry():

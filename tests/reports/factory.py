@@ -5,14 +5,17 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from sparring.contract.attacks import FGSM, PGD, AttackSpec, Noise, names
+from sparring.contract.corruptions import CorruptionName
 from sparring.contract.jobs import Evaluate
 from sparring.contract.report import (
     AttackResult,
     ClassScore,
+    CorruptionResult,
     Cost,
     CurvePoint,
     DataFacts,
     Finding,
+    MinimalResult,
     ModelFacts,
     Provenance,
     Report,
@@ -78,6 +81,7 @@ def report(
     labelled=True,
     shape=(1, 28, 28),
     classes=10,
+    minimal=(),
 ) -> Report:
     worst = {threat: 640 - 150 * at for at, threat in enumerate(threats)}
     return Report(
@@ -104,6 +108,7 @@ def report(
         clean=Score(count=CLEAN, total=ROWS),
         threats=tuple(threat_result(t, attacks, worst=worst[t], trust=trust, classes=classes) for t in threats),
         curve=tuple(CurvePoint(norm=t.norm, eps=t.radius, robust=Score(count=worst[t], total=ROWS), targeted=t.targeted) for t in threats),
+        minimal=minimal,
         warnings=warnings,
         cost=Cost(queries=812_345, forwards=790_000, backwards=744_000, wall_seconds=83.2, attack_seconds=160.9),
         provenance=Provenance(
@@ -124,6 +129,28 @@ def report(
             finished=WHEN + timedelta(seconds=83),
         ),
     )
+
+
+def minimal(name="fab", norm="linf", targeted=False, *, found=CLEAN, reach=0.1) -> MinimalResult:
+    """So many of the clean rows found, at distances that grow evenly up to `reach`."""
+    stops = [reach * at / 32 for at in range(33)] if found else [0.0]
+    return MinimalResult(
+        name=name,
+        norm=norm,
+        targeted=targeted,
+        found=Score(count=found, total=CLEAN),
+        median_distance=reach * CLEAN / found / 2 if 2 * found > CLEAN else None,
+        curve=tuple(
+            CurvePoint(norm=norm, eps=eps, robust=Score(count=CLEAN - round(found * eps / reach), total=ROWS), targeted=targeted)
+            for eps in stops
+        ),
+    )
+
+
+def cascade(**changes) -> Report:
+    """A report of attacks that saw only what those before them had left."""
+    made = report(**changes)
+    return made.model_copy(update={"job": made.job.model_copy(update={"cascade": True})})
 
 
 def warning(**changes) -> Finding:
@@ -161,4 +188,16 @@ def digits(count=6, size=14, threat=1) -> list[Picture]:
     return made
 
 
-__all__ = ["ATTACKS", "CLEAN", "FGSM", "ROWS", "THREATS", "digits", "report", "threat_result", "warning"]
+__all__ = ["ATTACKS", "CLEAN", "FGSM", "ROWS", "THREATS", "cascade", "digits", "minimal", "report", "threat_result", "warning"]
+
+
+def corrupted(*names: CorruptionName) -> Report:
+    """The sample, with so many rows right under these corruptions: 900 at severity 1, 100 less at each further one."""
+    severities = tuple(Score(count=900 - 100 * at, total=ROWS) for at in range(5))
+    sample = report()
+    return sample.model_copy(
+        update={
+            "job": sample.job.model_copy(update={"corruptions": names}),
+            "corruptions": tuple(CorruptionResult(name=name, severities=severities) for name in names),
+        }
+    )

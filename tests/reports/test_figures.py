@@ -1,4 +1,5 @@
 import io
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -34,6 +35,35 @@ def test_text_of_the_curve_is_text():
     root = ET.fromstring(curve_svg(curves(factory.report())[0], "here"))
     said = " ".join("".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text"))
     assert "eps (linf), in units of the data" in said
+
+
+def drawn(*minimal):
+    (curve, _) = curves(factory.report(minimal=minimal))
+    root = ET.fromstring(curve_svg(curve, "a"))
+    lines = [e for e in root.iter("{http://www.w3.org/2000/svg}g") if e.get("id", "").startswith("a-line2d")]
+    said = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    return len(lines), said
+
+
+def test_each_attack_for_the_smallest_change_adds_a_line_with_its_name():
+    lines, said = drawn()
+    more, named = drawn(factory.minimal("fab"), factory.minimal("fmn", reach=0.2))
+    assert "worst case" not in said
+    assert {"worst case", "fab", "fmn"} <= set(named)
+    assert more >= lines + 4  # two lines, and each once more in the legend
+
+
+def test_a_few_far_rows_do_not_press_the_others_together():
+    (curve, _) = curves(factory.report(minimal=(factory.minimal(reach=0.1),)))
+    far = curve.minimal[0].curve[-1].model_copy(update={"eps": 50.0})
+    stretched = curve._replace(minimal=(curve.minimal[0].model_copy(update={"curve": (*curve.minimal[0].curve, far)}),))
+    ticks = [float(word) for word in re.findall(r">(0\.\d+)<", curve_svg(stretched, "a"))]
+    assert 0.03 < max(ticks) < 0.2
+
+
+@pytest.mark.parametrize("found", [0, 5, factory.CLEAN])
+def test_curves_of_few_or_no_rows_are_drawn(found):
+    assert "fab" in drawn(factory.minimal(found=found))[1]
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 3)])

@@ -6,9 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from sparring.contract.attacks import PGD, VAT
 from sparring.contract.report import Finding, Report, Score, Trust
 from sparring.contract.threat import Threat
 from sparring.reports.html import html
+from sparring.reports.text import CASCADE
 from tests.reports import factory
 
 VOID = {"meta", "img", "br", "link", "input", "path", "use", "rect"}
@@ -98,14 +100,53 @@ def test_trust_is_told_in_words_with_its_evidence(level):
     assert "No gradient reaches the input." in text
 
 
+def test_a_warning_that_bears_on_trust_is_told_once_and_the_suite_by_its_version():
+    sample = factory.report(warnings=(factory.warning(),), trust=Trust(level="suspect", evidence=(factory.warning(),)))
+    run = sample.provenance.model_copy(update={"suite": "quick@7"})
+    said = words(Page(html(sample.model_copy(update={"provenance": run}))))
+    assert said.count(factory.warning().message) == 1
+    assert "rows · suite quick@7 · seed 7" in said
+
+
 def test_attacks_table_has_every_number_and_setting():
     report = factory.report(threats=(Threat(norm="linf", eps="8/255"),))
     text = words(Page(html(report)))
     for each in report.threats[0].each:
         for count in (each.entered, each.broken, each.first, each.queries, each.forwards, each.backwards):
             assert f"{count:,}" in text
-    assert "set: steps 20, alpha 2/255; at default: restarts 1, start random, loss ce" in text
-    assert "alpha 0.001961 (2.5 eps / steps)" in text
+    assert "PGD · steps 20, alpha 2/255, rest at default" in text
+    assert "PGD · all at default; step size 0.001961" in text
+    assert "pgd-2 pgd:steps=40,restarts=1,start=random,loss=ce" in text
+
+
+def test_a_cascade_says_so_and_names_its_columns():
+    plain, cascade = (words(Page(html(made))) for made in (factory.report(), factory.cascade()))
+    for said in (CASCADE, "Worst case so far", "Gain : rows that fell to it and to no attack above it."):
+        assert said.replace(" :", ":") in cascade
+        assert said.replace(" :", ":") not in plain
+    assert "First: rows that fell to it" in plain
+
+
+def test_rows_carried_and_smoothness_stand_with_their_attack():
+    sample = factory.report(threats=(Threat(norm="linf", eps="8/255"),), attacks=(PGD(), VAT()))
+    pgd, vat = sample.threats[0].each
+    each = (pgd.model_copy(update={"carried": 12}), vat.model_copy(update={"smoothness": 0.25}))
+    told = sample.model_copy(update={"threats": (sample.threats[0].model_copy(update={"each": each}),)})
+    text = words(Page(html(told)))
+    assert "step size 0.001961 · 12 rows fell at a smaller eps and were not tried again" in text
+    assert "VAT direction · all at default · mean KL divergence from the clean prediction 0.25 nats" in text
+
+
+def test_smallest_changes_have_a_line_in_the_plot_and_a_table():
+    found = (factory.minimal("fab", reach=0.1), factory.minimal("fmn", found=100))
+    page = Page(html(factory.report(minimal=found)))
+    text = words(page)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert "fab 912 of 912 0.05" in text
+    assert "fmn 100 of 912 –" in text
+    assert text.count("a dash where fewer than half were broken") == 1
+    assert "Smallest changes" not in words(Page(html(factory.report())))
 
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe\x00\"'><img src=x>"
@@ -152,7 +193,7 @@ def test_empty_classes_curve_and_rows_do_not_break_the_page():
     assert "nan" not in page.text.lower().split()
 
 
-@pytest.mark.parametrize(("count", "folds"), [(20, 1), (21, 2)])
+@pytest.mark.parametrize(("count", "folds"), [(20, 2), (21, 3)])
 def test_a_long_table_of_classes_is_folded_away(count, folds):
     page = Page(html(factory.report(classes=count)))
     assert page.open == []
@@ -179,7 +220,8 @@ def test_report_read_back_from_json_gives_the_same_page():
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.parametrize("width", [1200, 400])
 def test_nothing_sticks_out_sideways_in_a_browser(tmp_path, width):
-    (tmp_path / "page.html").write_text(html(factory.report(warnings=(factory.warning(),)), factory.digits()), encoding="utf-8")
+    sample = factory.cascade(warnings=(factory.warning(),), minimal=(factory.minimal("fab"), factory.minimal("deepfool")))
+    (tmp_path / "page.html").write_text(html(sample, factory.digits()), encoding="utf-8")
     probe = "document.title = 'over ' + (f.contentDocument.documentElement.scrollWidth - f.contentDocument.documentElement.clientWidth)"
     frame = f'<iframe id=f src="page.html" width={width} height=900 onload="{probe}"></iframe>'
     (tmp_path / "frame.html").write_text(f"<title>loading</title>{frame}", encoding="utf-8")
@@ -190,3 +232,14 @@ def test_nothing_sticks_out_sideways_in_a_browser(tmp_path, width):
         capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "HOME": str(tmp_path)},
     )  # fmt: skip
     assert re.search(r"<title>(.*?)</title>", found.stdout).group(1) == "over 0"
+
+
+def test_corruptions_have_a_section_of_their_own():
+    page = Page(html(factory.corrupted("shot_noise", "contrast")))
+    said = words(page)
+    assert page.open == []
+    assert "mean corruption accuracy 70.0 %, clean accuracy 91.2 %" in said
+    assert "shot noise 90.0 % 80.0 % 70.0 % 60.0 % 50.0 % 70.0 %" in said
+    assert "mean of all 70.0 %" in said
+    assert "mean of all" not in words(Page(html(factory.corrupted("contrast")))), "one is its own mean"
+    assert "Common corruptions" not in words(Page(html(factory.report())))

@@ -1,6 +1,9 @@
 import re
 
+from sparring.contract.report import Trust
+from sparring.contract.threat import Threat
 from sparring.reports.markdown import escape, fenced, markdown
+from sparring.reports.text import CASCADE
 from tests.reports import factory
 
 
@@ -14,8 +17,41 @@ def test_markdown_holds_the_facts():
     assert said.endswith("}\n```\n")
 
 
+def test_a_cascade_and_smallest_changes_are_told():
+    said = markdown(factory.cascade(minimal=(factory.minimal(found=100), factory.minimal("fmn", "l2", reach=0.5))))
+    assert CASCADE in said
+    assert "| Attack | Worst case so far | Rows | Entered | Broken | Gain |" in said
+    assert "| fab | linf | 100 of 912 | – |\n| fmn | l2 | 912 of 912 | 0.25 |" in said
+    plain = markdown(factory.report())
+    assert "| Attack | Robust accuracy | Rows | Entered | Broken | First |" in plain
+    assert "Smallest changes" not in plain
+
+
+def test_what_counts_do_not_say_is_said_beside_the_settings():
+    sample = factory.report()
+    carried = sample.threats[0].each[1].model_copy(update={"carried": 7})
+    threat = sample.threats[0].model_copy(update={"each": (carried,)})
+    said = markdown(sample.model_copy(update={"threats": (threat,)}))
+    assert "- pgd: steps 20, alpha 2/255, rest at default; 7 rows fell at a smaller eps and were not tried again" in said
+
+
+def test_a_warning_that_bears_on_trust_is_told_once():
+    warning, other = factory.warning(), factory.warning(message="Only here.", code="only_here")
+    trust = Trust(level="suspect", evidence=(warning, other))
+    said = markdown(factory.report(warnings=(warning,), threats=(Threat(norm="linf", eps=0.1),), trust=trust))
+    assert (said.count(f"`{warning.code}`"), said.count("`only_here`")) == (1, 1)
+    assert "masking" not in said
+
+
+def test_the_suite_is_told_by_its_version():
+    sample = factory.report()
+    run = sample.provenance.model_copy(update={"suite": "quick@7"})
+    assert "- **Attacks**: suite quick\\@7\n" in markdown(sample.model_copy(update={"provenance": run}))
+    assert "- **Attacks**: listed by the job\n" in markdown(sample)
+
+
 def test_every_table_row_has_the_cells_of_its_head():
-    said = markdown(factory.report(name="a|b", data="c|d"))
+    said = markdown(factory.report(name="a|b", data="c|d", minimal=(factory.minimal(),)))
     for table in re.findall(r"(?:^\|.*\n?)+", said, flags=re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.strip().splitlines()}) == 1
 
@@ -32,3 +68,11 @@ def test_hostile_text_is_inert():
 
 def test_fence_outlasts_the_backticks_inside():
     assert fenced("a ```` b") == "`````\na ```` b\n`````"
+
+
+def test_corruptions_have_a_table_of_their_own():
+    said = markdown(factory.corrupted("shot_noise", "contrast"))
+    assert "## Common corruptions\n\n| Corruption | Severity 1 |" in said
+    assert "| shot noise | 90.0 % | 80.0 % | 70.0 % | 60.0 % | 50.0 % | 70.0 % |" in said
+    assert "| mean of all |  |  |  |  |  | 70.0 % |" in said
+    assert "Common corruptions" not in markdown(factory.report())

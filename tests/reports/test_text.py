@@ -1,6 +1,7 @@
 import pytest
 
-from sparring.contract.attacks import FGSM, PGD
+from sparring.contract.attacks import APGD, ATTACKS, BIM, FAB, FGSM, PGD, VAT
+from sparring.contract.corruptions import CORRUPTIONS
 from sparring.contract.jobs import Craft
 from sparring.contract.report import CurvePoint, Score
 from sparring.contract.threat import Threat
@@ -40,13 +41,50 @@ def test_visible_shows_the_unseen_and_keeps_the_rest():
     assert text.visible("a\u202eb\x00\u200bc\n\tµ∞") == "a\\u{202e}b\\u{0}\\u{200b}c\n\tµ∞"
 
 
-def test_settings_tell_what_was_set_and_what_stood_at_its_default():
+def test_settings_tell_what_is_not_at_its_default_and_the_step_that_follows():
     threat = Threat(norm="linf", eps=0.1)
-    assert text.settings_text(FGSM(), threat) == "at default: loss ce"
-    assert text.settings_text(PGD(steps=10, alpha=0.01, restarts=2), threat) == (
-        "set: steps 10, alpha 0.01, restarts 2; at default: start random, loss ce"
-    )
-    assert "alpha 0.025 (2.5 eps / steps)" in text.settings_text(PGD(steps=10), threat)
+    assert text.settings_text(FGSM(), threat) == "all at default"
+    assert text.settings_text(APGD(loss="dlr", targets=9), threat) == "loss dlr, targets 9, rest at default"
+    assert text.settings_text(PGD(steps=10, alpha=0.01, restarts=2), threat) == "steps 10, alpha 0.01, restarts 2, rest at default"
+    assert text.settings_text(PGD(), threat) == "all at default; step size 0.00625"
+    assert text.settings_text(BIM(steps=5), threat) == "steps 5, rest at default; step size 0.02"
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_an_attack_in_a_word_has_every_setting_if_asked(kind):
+    assert text.attack_word(kind()) == kind().kind
+    told = text.attack_word(kind(), whole=True).partition(":")[2]
+    assert {part.partition("=")[0] for part in told.split(",")} == {name for name, value in kind() if name != "kind" and value is not None}
+
+
+def result(**changes):
+    return factory.threat_result(Threat(norm="linf", eps=0.1), (changes.pop("attack", PGD()),)).each[0].model_copy(update=changes)
+
+
+def test_what_counts_do_not_say_is_said_in_words():
+    assert text.remarks(result()) == ()
+    assert text.remarks(result(carried=1)) == ("1 row fell at a smaller eps and was not tried again",)
+    assert text.remarks(result(carried=1234)) == ("1,234 rows fell at a smaller eps and were not tried again",)
+    assert text.remarks(result(attack=VAT(), smoothness=0.01234567)) == ("mean KL divergence from the clean prediction 0.01235 nats",)
+    assert text.remarks(result(attack=FAB())) == ()
+    assert text.remarks(result(attack=FAB(), queries=0)) == ("its one run serves every eps and is counted under the smallest",)
+    assert text.remarks(result(attack=FAB(), queries=0, entered=0)) == ()
+
+
+def test_a_cascade_is_known_as_one():
+    assert not text.cascaded(factory.report())
+    assert text.cascaded(factory.cascade())
+    job = factory.report().job
+    craft = Craft(model=job.model, data=job.data, threat=Threat(norm="l2", eps=1), attack=PGD())
+    assert not text.cascaded(factory.report().model_copy(update={"job": craft}))
+
+
+def test_curves_of_smallest_changes_stand_with_their_norm_and_aim():
+    found = (factory.minimal("fab"), factory.minimal("fmn", "l2"), factory.minimal("fmn", targeted=True), factory.minimal("fmn"))
+    linf, l2 = text.curves(factory.report(minimal=found))
+    assert [m.name for m in linf.minimal] == ["fab", "fmn"]
+    assert not any(m.targeted for m in linf.minimal)
+    assert l2.minimal == (found[1],)
 
 
 def test_threats_of_one_norm_share_a_curve_that_begins_at_the_clean_accuracy():
@@ -82,10 +120,18 @@ def test_command_of_a_suite_and_of_a_craft():
     )
     said = text.command(factory.report().model_copy(update={"job": suite}))
     assert "--suite quick --knowledge black --knowledge white" in said
+    assert "cascade" not in said
+    assert "precision" not in said
     assert said.endswith("--device cpu --timeout 60")
     craft = Craft(model=job.model, data=job.data, threat=Threat(norm="l2", eps=1, targeted=True), attack=PGD())
     said = text.command(factory.report().model_copy(update={"job": craft}))
     assert said.endswith("--threat l2:1:targeted --attack pgd --seed 0 -o crafted.npz")
+
+
+@pytest.mark.parametrize(("cascade", "flag"), [(True, "--cascade"), (False, "--no-cascade")])
+def test_command_of_a_cascade_and_of_fast_gradients(cascade, flag):
+    job = factory.report().job.model_copy(update={"cascade": cascade, "precision": "fast"})
+    assert f" {flag} --precision fast " in text.command(factory.report().model_copy(update={"job": job}))
 
 
 def test_command_from_files_declares_what_the_uploads_declared():
@@ -93,3 +139,17 @@ def test_command_from_files_declares_what_the_uploads_declared():
     assert said.startswith(
         "sparring evaluate 'my model.pt2' digits.npz --mean 0.1307 --std 0.3081 --bounds 0.0,1.0 --scale 0.00392156862745098 "
     )
+
+
+def test_corruptions_have_a_rate_for_each_severity_and_a_mean():
+    head, rows = text.corruption_table(factory.corrupted("shot_noise", "contrast"))
+    assert head == ("Corruption", "Severity 1", "Severity 2", "Severity 3", "Severity 4", "Severity 5", "Mean")
+    assert rows[0] == ("shot noise", "90.0 %", "80.0 %", "70.0 %", "60.0 %", "50.0 %", "70.0 %")
+    assert rows[-1] == ("mean of all", "", "", "", "", "", "70.0 %")
+
+
+@pytest.mark.parametrize(
+    ("names", "flags"), [(("contrast", "pixelate"), " --corruption contrast --corruption pixelate "), (CORRUPTIONS, " --corruption all ")]
+)
+def test_command_of_an_evaluation_with_corruptions(names, flags):
+    assert flags in text.command(factory.corrupted(*names))

@@ -1,4 +1,4 @@
-from sparring.contract.attacks import ATTACKS, SUITES
+from sparring.contract.attacks import ATTACKS, CASCADES, PURPOSES, SUITES, describe
 
 from .conftest import Served
 
@@ -9,6 +9,10 @@ def test_every_attack_is_described(shared: Served) -> None:
     for one, spec in zip(listed, ATTACKS, strict=True):
         assert one["kind"] == spec.model_fields["kind"].default
         assert one["summary"].endswith(".")
+        assert one["description"] == [*describe.description(spec), *describe.notes(spec)]
+        for name in ("title", "paper", "access", "knowledge", "bounded", "targetable"):
+            assert one[name] == getattr(spec, name)
+        assert one["norms"] == list(spec.norms)
         assert one["settings"] == spec.model_json_schema()
         assert shared.http.get(f"/v1/attacks/{one['kind']}").json() == one
     unknown = shared.http.get("/v1/attacks/nuke")
@@ -17,10 +21,11 @@ def test_every_attack_is_described(shared: Served) -> None:
 
 
 def test_suites_say_their_version_and_every_setting(shared: Served) -> None:
-    (suite,) = shared.http.get("/v1/suites").json()
-    version, attacks = SUITES["quick"]
-    assert (suite["name"], suite["version"]) == ("quick", version)
-    assert suite["attacks"] == [attack.model_dump(mode="json") for attack in attacks]
+    listed = shared.http.get("/v1/suites").json()
+    assert [suite["name"] for suite in listed] == list(SUITES)
+    for suite, (name, (version, attacks)) in zip(listed, SUITES.items(), strict=True):
+        assert (suite["version"], suite["purpose"], suite["cascade"]) == (version, PURPOSES[name], name in CASCADES)
+        assert suite["attacks"] == [attack.model_dump(mode="json") for attack in attacks]
 
 
 def test_workers_are_unknown_while_the_queue_is_away(shared: Served) -> None:

@@ -1,5 +1,6 @@
 """The real stack, started as a user starts it."""
 
+import fcntl
 import json
 import os
 import signal
@@ -12,6 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
+
+from sparring.service import embedded
+from sparring.service.supervisor import StartError
+from sparring.storage import database, keys, queue
+from sparring.storage.settings import Settings
+from sparring.storage.tables import DEFAULT_PROJECT
 
 from .conftest import Eventually, npz, pt2
 
@@ -68,6 +76,8 @@ def refused(data: Path, *arguments: str, **environment: str) -> str:
 def test_a_stack_from_start_to_end(tmp_path: Path, eventually: Eventually) -> None:
     data = tmp_path / "data"
     with stack(data) as (process, client):
+        with queue.connect(json.loads((data / "stack.json").read_text())["redis"]) as connection:
+            assert queue.ping(connection)
         assert client.get("/readyz").json()["checks"]["queue"]["ok"]
         model = client.post("/v1/models", content=pt2()).json()["id"]
         dataset = client.post("/v1/datasets", content=npz()).json()["id"]
@@ -79,14 +89,27 @@ def test_a_stack_from_start_to_end(tmp_path: Path, eventually: Eventually) -> No
         assert [path for path, mode in modes.items() if mode & 0o077 and not path.is_relative_to(data / "artifacts")] == []
         assert "a stack runs on" in refused(data)
         pids = eventually(lambda: len(children(process.pid)) == 3 and children(process.pid))
-        old_key = client.headers["Authorization"]
+        key = client.headers["Authorization"]
     assert process.returncode == 0
     assert all(gone(pid) for pid in pids.values())
     assert not (data / "stack.json").exists()
     with stack(data) as (_, client):
         assert [one["id"] for one in client.get("/v1/models").json()["items"]] == [model]
-        assert client.get("/v1/models", headers={"Authorization": old_key}).status_code == 401
+        assert client.headers["Authorization"] == key
         assert [one["name"] for one in client.get("/v1/keys").json()] == ["embedded"]
+
+
+def test_a_stack_waits_for_one_that_goes_down_and_yields_to_one_that_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "stack.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(lock, fcntl.LOCK_UN))
+        with embedded._locked(tmp_path):
+            pass
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (tmp_path / "stack.json").touch()
+        monkeypatch.setattr(embedded, "NOTED", -1.0)
+        with pytest.raises(StartError, match="runs on"), embedded._locked(tmp_path):
+            pass
 
 
 def test_every_part_comes_back_and_all_go_with_the_supervisor(tmp_path: Path, eventually: Eventually) -> None:
@@ -100,6 +123,29 @@ def test_every_part_comes_back_and_all_go_with_the_supervisor(tmp_path: Path, ev
         process.kill()
         process.wait()
         eventually(lambda: all(gone(pid) for pid in after.values()))
+        key = client.headers["Authorization"]
+    with stack(tmp_path) as (_, client):
+        assert client.headers["Authorization"] == key
+
+
+def test_the_key_stays_until_it_is_revoked_or_lost(settings: Settings) -> None:
+    key = embedded._key(settings)
+    kept = settings.data / "stack.key"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert embedded._key(settings) == key
+    engine = database.connect(settings.database)
+    for loss in ("deleted", "damaged", "revoked"):
+        if loss == "revoked":
+            keys.revoke(engine, DEFAULT_PROJECT, key[4:28])
+        else:
+            kept.unlink()
+        if loss == "damaged":
+            kept.write_text("svc_é")
+        fresh = embedded._key(settings)
+        assert keys.verify(engine, fresh)
+        assert keys.verify(engine, key) is None
+        key = fresh
+    engine.dispose()
 
 
 def test_it_ends_when_stdin_does(tmp_path: Path, eventually: Eventually) -> None:
@@ -125,4 +171,5 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot be written to: " in refused(tmp_path / "file")
     assert "port" in refused(tmp_path, "--port", "99999")
+    assert "there is no device 'bogus': say auto, cpu or a GPU such as cuda:0" in refused(tmp_path, "--device", "bogus")
     assert "SPARRING_ANONYMOUS" in refused(tmp_path, "--host", "0.0.0.0", SPARRING_ANONYMOUS="1")

@@ -47,9 +47,11 @@ def test_every_form_of_what_a_job_left(served: Served) -> None:
         assert got.headers["Content-Disposition"].startswith("attachment")
         assert got.headers["ETag"] == f'"{one["sha256"]}"'
         assert served.http.get(f"{url}/artifacts/{one['name']}", headers={"If-None-Match": f'W/"x", "{one["sha256"]}"'}).status_code == 304
-    missing = served.http.get(f"{url}/artifacts/crafted.npz")
-    assert missing.status_code == 404
-    assert "rows.parquet" in missing.json()["hint"]
+    assert served.http.get(f"{url}/examples.npz").content == FILES["examples.npz"]
+    for path in ("artifacts/crafted.npz", "crafted.npz"):
+        missing = served.http.get(f"{url}/{path}")
+        assert missing.status_code == 404
+        assert "rows.parquet" in missing.json()["hint"]
     assert served.http.get(f"{url}/report", headers={"Accept": "image/png"}).status_code == 406
 
 

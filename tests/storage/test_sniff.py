@@ -22,6 +22,18 @@ def zipped(*names: str, method: int = zipfile.ZIP_STORED) -> bytes:
 
 
 PT2 = ("model/archive_format", "model/models/model.json", "model/data/weights/weight_0")
+
+
+def pickled(*names: str) -> bytes:
+    """A zip as torch.save writes it, whose pickle looks up these names."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        looked_up = "".join(f"c{name.rpartition('.')[0]}\n{name.rpartition('.')[2]}\n0" for name in names)
+        archive.writestr("m/data.pkl", b"\x80\x02" + looked_up.encode() + b"N.")
+        archive.writestr("m/version", "3\n")
+    return file.getvalue()
+
+
 STATE = ("archive/data.pkl", "archive/data/0", "archive/version")
 
 
@@ -50,6 +62,14 @@ def sniffed(tmp_path):
 )
 def test_models_are_told_by_their_bytes(content, format, sniffed):
     assert sniffed(sniff_model, content) == format
+
+
+def test_a_whole_model_is_told_from_its_weights(sniffed):
+    assert sniffed(sniff_model, pickled("collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch.FloatStorage")) == "state_dict"
+    for name in ("__main__.Net", "torch.nn.modules.container.Sequential", "os.system"):
+        with pytest.raises(Unsafe, match=f"not weights alone .one is a {name}.: opening it would run code") as refused:
+            sniffed(sniff_model, pickled("collections.OrderedDict", name))
+        assert "sparring export" in refused.value.hint
 
 
 @pytest.mark.parametrize(

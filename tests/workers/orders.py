@@ -17,7 +17,7 @@ from sparring.contract.jobs import JOB
 from sparring.contract.report import Report
 from sparring.contract.resources import DatasetInfo, ModelInfo
 from sparring.contract.runner import MESSAGE, Done, Failed, Message, Order, Told
-from sparring.contract.specs import DataSpec, ModelSpec
+from sparring.contract.specs import DataSpec, ModelFormat, ModelSpec
 from sparring.defenses.fit import fit
 from sparring.workers.spare import Runner, Stable
 from sparring.workers.wire import Lines, send
@@ -67,12 +67,13 @@ def order(
 ) -> Order:
     """An order on files; `job` without its model and data."""
     now = datetime.now(UTC)
+    format: ModelFormat = "onnx" if model.suffix == ".onnx" else "pt2"
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
     (folder / "cache").mkdir(exist_ok=True)
     return Order(
         job=JOB.validate_python({"kind": "evaluate", "model": "0" * 64, "data": "1" * 64} | job),
-        model=ModelInfo(id="mdl_" + "a" * 20, name="m", sha256=sha256(model), size=1, format="pt2", spec=spec or ModelSpec(), created=now),
+        model=ModelInfo(id="mdl_" + "a" * 20, name="m", sha256=sha256(model), size=1, format=format, spec=spec or ModelSpec(), created=now),
         model_path=str(model),
         data=DatasetInfo(
             id="dat_" + "a" * 20, name="d", sha256=sha256(data), size=1, format="npz", spec=meaning or DataSpec(), created=now

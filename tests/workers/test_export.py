@@ -126,7 +126,7 @@ def test_the_file_tells_nothing_of_the_users_machine(folder, export):
         (["mynets:broken", "weights.pt", "o.pt2", "--shape", "12"], 2, "no GPU here"),
         (["mynets:make", "absent.pt", "o.pt2", "--shape", "12"], 4, "cannot read"),
         (["mynets:make", "other.pt", "o.pt2", "--shape", "12"], 2, "do not fit"),
-        (["mynets:make", "whole.pt", "o.pt2", "--shape", "12"], 2, "more than tensors"),
+        (["mynets:make", "whole.pt", "o.pt2", "--shape", "12"], 2, "not weights alone"),
         (["mynets:make", "mynets.py", "o.pt2", "--shape", "12"], 2, "text"),
         (["mynets:make", "weights.pt", "o.pt2", "--shape", "13"], 2, "cannot export"),
         (["mynets:make", "weights.pt", "absent/o.pt2", "--shape", "12"], 4, "cannot write"),

@@ -1,3 +1,4 @@
+import sys
 from hashlib import sha256
 
 import pytest
@@ -73,10 +74,13 @@ def test_one_output_is_no_classifier(tmp_path):
     assert refused.value.reason.detail == "shape_mismatch"
 
 
-def test_onnx_is_not_evaluated_yet(tmp_path):
-    with pytest.raises(Refused, match="ONNX") as refused:
+def test_a_worker_without_the_packages_for_onnx_says_so(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "sparring.workers.onnx_judge", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(Refused, match="onnxruntime is not installed") as refused:
         load_model(tmp_path / "m.onnx", "onnx", ModelSpec())
     assert refused.value.reason.code == "unsupported"
+    assert "sparring[onnx]" in refused.value.reason.hint
 
 
 def test_plain_modules_switch_too(tmp_path):

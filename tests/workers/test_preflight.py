@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from workers.orders import digits, export, network, order, trained
 
+from sparring.contract import jobs
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
 from sparring.contract.specs import DataSpec, ModelSpec
+from sparring.workers.datasets import Dataset
 from sparring.workers.errors import Refused
-from sparring.workers.preflight import preflight
+from sparring.workers.preflight import beyond_bounds, preflight
 
 JOB = {"threats": [{"norm": "linf", "eps": 0.1}]}
 
@@ -45,6 +47,24 @@ def look(given: Order) -> list[Finding]:
 
 def test_an_honest_model_raises_no_finding(model: nn.Module, tmp_path: Path) -> None:
     assert look(made(tmp_path, model)) == []
+
+
+def test_an_eps_beyond_the_bounds_is_told_with_the_one_that_may_be_meant() -> None:
+    def told(norm: str, eps: object, spec: DataSpec) -> list[Finding]:
+        wanted = {"kind": "evaluate", "model": "a" * 64, "data": "b" * 64, "threats": [{"norm": norm, "eps": eps}]}
+        data = Dataset(np.zeros((3, 1, 8, 8), np.float32), None, spec)
+        return list(beyond_bounds(jobs.JOB.validate_python(wanted), data))
+
+    unit, wide = DataSpec(bounds=(0, 1)), DataSpec(bounds=(-10, 10))
+    (finding,) = told("linf", 8, unit)
+    assert finding.code == "eps_exceeds_bounds"
+    assert "write 8/255" in finding.hint
+    for norm, widest in (("linf", 1), ("l2", 8)):
+        assert told(norm, widest, unit) == told(norm, 20 * widest, wide) == []
+        assert told(norm, 1.01 * widest, unit)
+        (finding,) = told(norm, 20.1 * widest, wide)
+        assert "/255" not in finding.hint
+    assert told("linf", 8, DataSpec(bounds="none")) == []
 
 
 class Rounded(nn.Module):

@@ -81,7 +81,8 @@ def test_every_query_stands_in_the_rows_and_in_the_cost(done) -> None:
     rows, told = table(done), report(done)
     attacks = [each for result in told.threats for each in result.each]
     assert sum(int(row["queries"]) for row in rows) == sum(each.queries for each in attacks)
-    assert told.cost.queries == told.cost.forwards == sum(each.forwards for each in attacks) + 300
+    assert told.cost.forwards == sum(each.forwards for each in attacks) + 300
+    assert told.cost.queries <= told.cost.forwards, "what tries begun ahead of the one that succeeded cost is not the row's"
     assert told.cost.backwards == sum(each.backwards for each in attacks)
     for result in told.threats:
         for each in result.each:

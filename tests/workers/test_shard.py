@@ -13,6 +13,7 @@ from sparring.contract.runner import Done, Order
 from sparring.contract.states import Reason
 from sparring.workers import runner, shard
 from sparring.workers.bench import Facts
+from sparring.workers.course import attack_shard
 from sparring.workers.crew import CrewError, Trouble
 from sparring.workers.preflight import preflight
 
@@ -24,7 +25,7 @@ def attacked(folder: Path, model: nn.Module, rows: int = 80) -> tuple[shard.Shar
     np.savez(folder / "data.npz", x=x[:rows], y=y[:rows])
     given = order(folder, export(model.eval(), folder / "model.pt2"), folder / "data.npz", JOB)
     _, bench = preflight(given, torch.device("cpu"), 64)
-    return shard.attack_shard(given.job, bench, np.arange(rows), lambda more: None), y[:rows]
+    return attack_shard(given.job, bench, np.arange(rows), lambda more: None), y[:rows]
 
 
 def test_a_model_that_always_says_the_same_is_right_on_that_class_only(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_rows_on_which_the_model_answers_nan_are_errors_and_are_counted(tmp_path
     np.savez(tmp_path / "data.npz", x=x, y=y[:400])
     given = order(tmp_path, export(Standardising().eval(), tmp_path / "model.pt2"), tmp_path / "data.npz", JOB)
     _, bench = preflight(given, torch.device("cpu"), 64)
-    done = shard.attack_shard(given.job, bench, np.arange(280, 400), lambda more: None)
+    done = attack_shard(given.job, bench, np.arange(280, 400), lambda more: None)
     assert (done.clean[20:] == -1).all()
     assert (done.clean[:20] >= 0).all()
     assert (done.ended[0].broken_by[20:] == shard.CLEAN).all()

@@ -1,0 +1,65 @@
+"""The attacks a job may ask for: each class declares its settings once, with default, bounds and paper."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BeforeValidator, Discriminator
+
+from sparring.contract.attacks.base import Access, AttackBase, Knowledge, Loss
+from sparring.contract.attacks.gradient import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, PGD, RFGSM, VAT, GradientAscent
+from sparring.contract.attacks.minimal import CW, DDN, FAB, FMN, DeepFool
+from sparring.contract.attacks.search import Noise, Square
+from sparring.contract.base import require_kind
+
+AnyAttack = (
+    Noise | FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | PGD | APGD | VAT | DeepFool | DDN | FMN | CW | FAB | Square
+)
+AttackSpec = Annotated[AnyAttack, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, ATTACKS))]
+ATTACKS: tuple[type[AnyAttack], ...] = get_args(AnyAttack)
+"""Every attack of the contract, in the order of the union."""
+
+SuiteName = Literal["quick", "standard", "thorough"]
+
+_STANDARD = (APGD(), APGD(loss="dlr", targets=9), FAB(targets=9), Square())
+
+SUITES: dict[SuiteName, tuple[str, tuple[AnyAttack, ...]]] = {
+    "quick": ("quick@1", (Noise(), FGSM(), FGM(), PGD(steps=10))),
+    "standard": ("standard@1", _STANDARD),
+    "thorough": (
+        "thorough@1",
+        (
+            PGD(steps=50, restarts=5, loss="margin"),
+            APGD(restarts=5),
+            APGD(loss="dlr", restarts=5),
+            APGD(loss="scaled", restarts=2),
+            APGD(loss="dlr", targets=9, restarts=2),
+            FAB(targets=9, restarts=2),
+            FMN(steps=500),
+            Square(queries=10_000, restarts=2),
+        ),
+    ),
+}
+"""Suites by name: version, and attacks in the order they are run."""
+
+CASCADES: frozenset[SuiteName] = frozenset({"standard", "thorough"})
+"""Suites that are run as a cascade unless the job says otherwise."""
+
+PURPOSES: dict[SuiteName, str] = {
+    "quick": "Seconds, for a first look: noise, single steps and a short PGD. A model it does not break may still be easy to break.",
+    "standard": "What the standard version of AutoAttack runs, in its order: the number that papers compare.",
+    "thorough": "All of standard with more restarts and queries, further losses, and FMN: for the number you want to stand by.",
+}
+"""What each suite is for, in a sentence or two."""
+
+__all__ = ["APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "PGD", "PURPOSES", "RFGSM"]
+__all__ += ["SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "DeepFool", "GradientAscent", "Knowledge", "Loss", "Noise"]
+__all__ += ["Square", "SuiteName", "names"]
+
+
+def names(attacks: tuple[AnyAttack, ...]) -> tuple[str, ...]:
+    """One short unique name per attack: its kind, numbered from the second on (`pgd`, `pgd-2`)."""
+    seen: dict[str, int] = {}
+    result = []
+    for attack in attacks:
+        seen[attack.kind] = seen.get(attack.kind, 0) + 1
+        result.append(attack.kind if seen[attack.kind] == 1 else f"{attack.kind}-{seen[attack.kind]}")
+    return tuple(result)

@@ -1,0 +1,107 @@
+"""Attacks that look for the smallest change. One run gives the whole curve of accuracy against eps."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sparring.contract.attacks.base import Fraction, Restarts, Steps, Targets
+from sparring.contract.attacks.gradient import White
+from sparring.contract.quantity import NotBool, PositiveQuantity, Quantity
+
+
+class DeepFool(White):
+    """Steps onto the nearest of the linearised boundaries until the class changes. Fast, and an upper bound."""
+
+    title = "DeepFool"
+    paper = "Moosavi-Dezfooli, Fawzi, Frossard 2015, arXiv 1511.04599"
+    bounded = False
+    targetable = False
+
+    kind: Literal["deepfool"] = "deepfool"
+    steps: Steps = 50
+    """Projections onto the linearised boundaries, at most."""
+    candidates: Annotated[int, Field(ge=1, le=1000), NotBool] = 9
+    """Classes considered beside the label, by their logits."""
+    overshoot: Quantity = 0.02
+    """By how much the sum of all steps is stretched."""
+
+
+class CW(White):
+    """Carlini-Wagner: minimises distance plus a weighted margin with Adam in tanh space; the weight is searched per row."""
+
+    title = "C&W"
+    paper = "Carlini, Wagner 2016, arXiv 1608.04644"
+    norms = ("l2",)
+    bounded = False
+    converges = False  # Adam comes near the exact distance, to about a percent
+
+    kind: Literal["cw"] = "cw"
+    steps: Steps = 1000
+    """Of each search step."""
+    searches: Restarts = 9
+    """Binary search steps on the weight."""
+    rate: PositiveQuantity = 0.01
+    """Step size of Adam."""
+    weight: PositiveQuantity = 0.001
+    """Where the search for the weight begins."""
+    confidence: Quantity = 0.0
+    """By how much the margin must be passed."""
+
+
+class DDN(White):
+    """Decoupled direction and norm: walks on a sphere that shrinks while it succeeds and grows while it does not."""
+
+    title = "DDN"
+    paper = "Rony et al. 2018, arXiv 1811.09600"
+    norms = ("l2",)
+    bounded = False
+
+    kind: Literal["ddn"] = "ddn"
+    steps: Steps = 200
+    """Steps along the gradient."""
+    gamma: Fraction = 0.05
+    """By how much the sphere shrinks or grows."""
+
+
+class FMN(White):
+    """Fast minimum-norm: the radius follows an estimate of the distance to the boundary; steps decay by a cosine."""
+
+    title = "FMN"
+    paper = "Pintor et al. 2021, arXiv 2102.12827"
+    norms = ("linf", "l2", "l1", "l0")
+    bounded = False
+
+    kind: Literal["fmn"] = "fmn"
+    steps: Steps = 200
+    """Steps along the gradient."""
+    gamma: Fraction = 0.05
+    """First relative change of the radius; decays to 0.001 by a cosine."""
+    restarts: Restarts = 1
+    """Runs from other starting points; the nearest point of all is kept."""
+
+
+class FAB(White):
+    """Fast adaptive boundary: projects on the linearised boundary, always pulled back toward the clean row.
+
+    With `targets` it is FAB-T: one run toward each of the classes that score highest on the clean row, one gradient a step.
+    """
+
+    title = "FAB"
+    paper = "Croce, Hein 2019, arXiv 1907.02044"
+    norms = ("linf", "l2", "l1")
+    bounded = False
+    targetable = False
+
+    kind: Literal["fab"] = "fab"
+    steps: Steps = 100
+    """Projections onto the linearised boundary."""
+    restarts: Restarts = 1
+    """Runs from other starting points; for each target if there are several. The nearest point of all is kept."""
+    targets: Targets = 0
+    """Classes to aim at, from the runner-up on; 0 goes to the nearest boundary of all."""
+    pull: Fraction = 0.1
+    """Most that a step is pulled toward the clean row (alpha_max)."""
+    overshoot: PositiveQuantity = 1.05
+    """Stretch of the projection step (eta)."""
+    backward: Fraction = 0.9
+    """After a success, the fraction of the way out from the clean row where the search goes on (beta)."""
