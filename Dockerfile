@@ -36,7 +36,7 @@ FROM base AS worker
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --quiet --constraint /constraints.txt --index-url "$TORCH_INDEX" --no-deps torch \
-    && pip install --quiet --constraint /constraints.txt "$(echo /wheels/sparring-*.whl)[worker,postgres]"
+    && pip install --quiet --constraint /constraints.txt "$(echo /wheels/sparring-*.whl)[worker,onnx,postgres]"
 USER 10001:10001
 HEALTHCHECK --interval=30s --timeout=15s --start-period=60s CMD ["python", "-P", "-m", "sparring.workers.healthcheck", "worker"]
 CMD ["python", "-P", "-m", "sparring.workers.worker"]

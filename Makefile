@@ -9,7 +9,7 @@ PACKAGES := contract attacks defenses storage reports workers service
 PYTEST := $(BIN)/python -P -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check up bench openapi lock links clean
+.PHONY: help demo test test-slow check up bench peers overhead docs lock links clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ test-slow: .venv/.tools ## Run the tests that take minutes
 check: .venv/.tools links ## Lint, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@MYPYPATH=.lint:examples:benchmarks $(BIN)/mypy --strict -p sparring -m queue_submit -m overhead
+	@MYPYPATH=.lint:examples:benchmarks $(BIN)/mypy --strict -p sparring -m queue_submit -m overhead -m peers -m oracles -p tools
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/hadolint Dockerfile
@@ -34,14 +34,21 @@ check: .venv/.tools links ## Lint, types and layers
 up: .venv/.installed ## Run the whole service on this machine until Ctrl-C
 	@$(BIN)/sparring up
 
-bench: .venv/.tools ## Measure the overhead of the service itself
+bench: .venv/.tools .venv-peers/.installed ## Measure speed side by side with the peers (ARGS=--quick: a minute)
+	@$(BIN)/python benchmarks/peers.py $(ARGS)
+
+peers: .venv/.tools .venv-peers/.installed ## Compare the accuracy our attacks leave with the peers'
+	@$(BIN)/python benchmarks/oracles.py $(ARGS)
+
+overhead: .venv/.tools ## Measure the overhead of the service itself
 	@$(BIN)/python -P benchmarks/overhead.py
 
-openapi: .venv/.installed ## Write docs/openapi.json and docs/schemas
+docs: .venv/.installed ## Write what docs/ says of the API, the schemas and the attacks
 	@mkdir -p docs/schemas
 	@$(BIN)/python -P -m sparring.service.openapi > docs/openapi.json
 	@for name in job report; do \
 		$(BIN)/python -P -m sparring.service.openapi --schema $$name > docs/schemas/$$name.schema.json || exit 1; done
+	@$(BIN)/python -P -m sparring.guide docs/attacks.md
 
 # A bare environment decides the versions; a build of torch for another machine must not slip in.
 lock: ## Refresh constraints/cpu.txt from what the registry offers today
@@ -50,7 +57,7 @@ lock: ## Refresh constraints/cpu.txt from what the registry offers today
 	$(PYTHON) -m venv "$$work/venv"; \
 	"$$work/venv/bin/python" -m pip install -qq --upgrade pip; \
 	"$$work/venv/bin/python" -m pip install -qq -c "$$work/torch.txt" $(TORCH_ARGS) --no-deps torch; \
-	"$$work/venv/bin/python" -m pip install -qq -c "$$work/torch.txt" -e '.[all,onnx]' --group dev; \
+	"$$work/venv/bin/python" -m pip install -qq -c "$$work/torch.txt" -e '.[all]' --group dev; \
 	sed -n '/^#/p' constraints/cpu.txt > "$$work/cpu.txt"; \
 	"$$work/venv/bin/python" -m pip freeze --all --exclude-editable --exclude setuptools | sed 's/+cpu$$//' >> "$$work/cpu.txt"; \
 	if grep -i -E '^(nvidia|triton|torchvision)' "$$work/cpu.txt"; then exit 1; fi; \
@@ -64,10 +71,10 @@ links:
 		ln -sfn "../../$$entry" .lint/sparring/; done
 
 # Debian's python3 may come without ensurepip, but its pip can fill a bare environment.
-.venv/bin/python:
-	@echo "Setting up .venv (a few minutes, once)"
-	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { \
-		$(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python .venv/bin/python install -qq pip; }
+.venv/bin/python .venv-peers/bin/python: %/bin/python:
+	@echo "Setting up $* (a few minutes, once)"
+	@$(PYTHON) -m venv $* >/dev/null 2>&1 || { \
+		$(PYTHON) -m venv --clear --without-pip $* && $(PYTHON) -m pip --python $@ install -qq pip; }
 
 .venv/.installed: .venv/bin/python pyproject.toml constraints/cpu.txt
 	@$(PIP) --upgrade 'pip>=25.1'
@@ -79,6 +86,13 @@ links:
 	@$(PIP) --group dev
 	@touch $@
 
+# The libraries we are compared with, and of Sparring what builds the model they attack. See benchmarks/peers.txt.
+.venv-peers/.installed: .venv-peers/bin/python benchmarks/peers.txt constraints/cpu.txt pyproject.toml
+	@.venv-peers/bin/python -m pip install -qq -c constraints/cpu.txt $(TORCH_ARGS) --no-deps torch
+	@.venv-peers/bin/python -m pip install -qq -c constraints/cpu.txt --no-deps -r benchmarks/peers.txt
+	@.venv-peers/bin/python -m pip install -qq --no-deps -e .
+	@touch $@
+
 clean: ## Remove the environment and everything the tools left
-	rm -rf .venv .lint build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-report
+	rm -rf .venv .venv-peers .lint build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-report
 	find . -name __pycache__ -prune -exec rm -rf {} +

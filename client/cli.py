@@ -4,31 +4,9 @@ import signal
 import sys
 from typing import NoReturn
 
-import typer
+from sparring.errors import ApiError, SparringError, UsageProblem
 
-from sparring.commands import catalogue, doctor, evaluate, export, jobs, keys, report, stack, uploads
-from sparring.errors import SparringError, UsageProblem
-
-app = typer.Typer(
-    name="sparring", no_args_is_help=True, pretty_exceptions_enable=False, help="The opponent a model trains against: how robust is it?"
-)
-for command in (evaluate.evaluate, evaluate.craft, stack.up, stack.demo, export.export, doctor.doctor):
-    app.command()(command)
-app.add_typer(uploads.models, name="models")
-app.add_typer(uploads.datasets, name="datasets")
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(keys.app, name="keys")
-app.add_typer(report.app, name="report")
-app.add_typer(catalogue.attacks, name="attacks")
-app.add_typer(catalogue.suites, name="suites")
-
-
-@app.command()
-def version() -> None:
-    """The version of this command."""
-    from sparring import __version__
-
-    typer.echo(f"sparring {__version__}")
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def _terminated(_number: int, _frame: object) -> NoReturn:
@@ -36,18 +14,28 @@ def _terminated(_number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 
+def _complain(error: SparringError) -> None:
+    from sparring.local import key_hint
+    from sparring.show import say
+
+    say(f"error: {error}")
+    if hint := key_hint() if isinstance(error, ApiError) and error.status == 401 else error.hint:
+        say(f"  {hint}")
+
+
 def main() -> NoReturn:
     """Run the command line and end the process."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        # Here, so that Ctrl-C ends the command quietly from its first moment on.
+        from sparring.commands.root import app
+
         app()
     except SparringError as error:
-        from sparring.show import say
-
-        say(f"error: {error}")
-        if error.hint:
-            say(f"  {error.hint}")
+        _complain(error)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except SystemExit as ended:
         # The parser's own code for bad usage is 2, which here means that no report could be made.
         sys.exit(UsageProblem.exit_code if ended.code == SparringError.exit_code else ended.code)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import select
 import subprocess
 import sys
@@ -30,6 +31,8 @@ class Stack(NamedTuple):
     url: str
     key: str
     data: Path
+    redis: str = ""
+    """URL of its queue."""
 
 
 def data_folder(given: Path | None = None) -> Path:
@@ -38,9 +41,14 @@ def data_folder(given: Path | None = None) -> Path:
     return given or Path(os.environ.get("SPARRING_DATA") or home / "sparring")
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: the user's cache home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparring"
+
+
 def _stack(text: str) -> Stack:
     told = json.loads(text)
-    return Stack(told["url"], told["key"], Path(told["data"]))
+    return Stack(told["url"], told["key"], Path(told["data"]), told.get("redis", ""))
 
 
 def running(data: Path) -> Stack | None:
@@ -55,6 +63,23 @@ def running(data: Path) -> Stack | None:
     except (OSError, ValueError, KeyError, TypeError, SparringError):
         return None
     return stack
+
+
+def key_hint() -> str:
+    """Where a key is to be had, for who has none or a wrong one."""
+    note = data_folder() / "stack.json"
+    return f"Set SPARRING_KEY to a key of that service: `sparring up` prints one, and while it runs that one stands in {note} too"
+
+
+def check_device(device: str) -> None:
+    """UsageProblem for a device that a worker of this machine cannot have: `auto`, `cpu`, `gpu` or `cuda:N`."""
+    if not re.fullmatch(r"auto|cpu|gpu|cuda(:\d{1,3})?", device):
+        raise UsageProblem(f"--device {device}: there is no such device", "Say auto, cpu, gpu, or one GPU such as cuda:0")
+    # As the worker decides it.
+    there = Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")
+    if device not in ("auto", "cpu") and not there:
+        hint = "Leave --device out to attack on the CPU, or name a service that has a GPU in SPARRING_URL"
+        raise UsageProblem(f"--device {device}: this machine has no GPU, or hides it", hint)
 
 
 def age(data: Path) -> float:
@@ -101,7 +126,8 @@ def _ready(process: subprocess.Popen[bytes], log: IO[bytes] | None) -> Stack:
         why = _last_words(log)
     said = f":\n{why}" if why else ""
     if line or came:
-        raise ServiceAway(f"The local stack could not be started{said}", "`sparring doctor` says what is missing")
+        hint = "Why stands above" if log is None else "`sparring doctor` says what is missing"
+        raise ServiceAway(f"The local stack could not be started{said}", hint)
     raise ServiceAway(f"The local stack was not ready within {START:.0f} s{said}", "Try again, or look at `sparring doctor`")
 
 
@@ -135,12 +161,21 @@ def started(
             )
         )
         held.callback(_take_down, process)
-        yield _ready(process, log), process
+        try:
+            stack = _ready(process, log)
+        except BaseException:
+            # What is not up yet does not look at its stdin.
+            process.terminate()
+            raise
+        yield stack, process
 
 
 @contextmanager
 def service(device: str = "auto") -> Iterator[Client]:
-    """A client of the service at SPARRING_URL, else of the stack that runs on this machine, else of one started for this block."""
+    """A client of the service at SPARRING_URL, else of the stack that runs on this machine, else of one started for this block.
+
+    Raises UsageProblem where one would be started for a device that is not there.
+    """
     data = data_folder()
     if os.environ.get("SPARRING_URL"):
         with Client() as client:
@@ -149,6 +184,7 @@ def service(device: str = "auto") -> Iterator[Client]:
         with Client(stack.url, stack.key) as client:
             yield client
     else:
+        check_device(device)
         say(f"starting a stack for this run, data in {data}")
-        with started(data, device=device) as (stack, _), Client(stack.url, stack.key) as client:
+        with started(data, device="cpu" if device == "cpu" else "auto") as (stack, _), Client(stack.url, stack.key) as client:
             yield client

@@ -1,12 +1,12 @@
 """Files a report is written to, by the suffix of their names; everything that can be wrong is found before any work."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sparring.contract.resources import JobInfo
 from sparring.errors import UsageProblem
+from sparring.paths import check_folder, kind_of
 from sparring.sdk import Client
 from sparring.show import say
 
@@ -46,12 +46,9 @@ def outputs(paths: Sequence[Path], *, crafting: bool = False) -> tuple[Output, .
             )
         if crafting and artifact == "examples.npz" and path.name != "examples.npz":
             artifact = "crafted.npz"
-        if not path.parent.is_dir():
-            raise UsageProblem(f"-o {path}: the folder {path.parent} does not exist", f"Make it first: mkdir -p {path.parent}")
-        if path.is_dir():
+        check_folder(path, "-o ")
+        if kind_of(path, "-o ") == "folder":
             raise UsageProblem(f"-o {path}: this is a folder, not a file")
-        if not os.access(path.parent, os.W_OK):
-            raise UsageProblem(f"-o {path}: the folder {path.parent} cannot be written to")
         if any(path.resolve() == other.path.resolve() for other in found):
             raise UsageProblem(f"-o {path} is given twice")
         found.append(Output(path, artifact))

@@ -7,34 +7,53 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from sparring.contract.attacks import ATTACKS, AttackSpec
+from sparring.contract.attacks import ATTACKS, AttackSpec, describe
+from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
 from sparring.contract.jobs import Ref
 from sparring.contract.threat import Norm, Threat
 from sparring.errors import UsageProblem
+from sparring.paths import absent, check_readable, kind_of
 
 M = TypeVar("M", bound=BaseModel)
 
-KINDS = {attack.model_fields["kind"].default: attack for attack in ATTACKS}
+KINDS = {describe.kind(attack): attack for attack in ATTACKS}
 """Attacks by the name they are asked for."""
+ALIASES = {
+    "apgd-ce": "apgd:loss=ce",
+    "apgd-dlr": "apgd:loss=dlr",
+    "apgd-t": "apgd:loss=dlr,targets=9",
+    "fab-t": "fab:targets=9",
+    "ufgsm": "fgsm:labels=predicted",
+}
+"""Short names of attacks with some settings; more settings may follow them, as in `apgd-t:steps=50`."""
 _REF = re.compile(get_args(Ref)[1].metadata[0].pattern)
 
 
-def _message(fault: Any) -> str:
+def _message(fault: Any, *, shown: bool) -> str:
     given = fault["input"]
-    shown = f" (given {given!r})" if isinstance(given, (str, int, float)) and fault["type"] != "extra_forbidden" else ""
-    return str(fault["msg"]).removeprefix("Value error, ") + shown
+    said = f" (given {given!r})" if shown and isinstance(given, (str, int, float)) and fault["type"] != "extra_forbidden" else ""
+    return str(fault["msg"]).removeprefix("Value error, ").replace("Input should be", "must be") + said
 
 
 def made(kind: type[M], what: str, **given: Any) -> M:
-    """An object of the contract; UsageProblem with every fault, led by `what`."""
+    """An object of the contract; UsageProblem with every fault, led by `what`, or by the option's name where that is empty."""
     try:
         return kind.model_validate(given)
     except ValidationError as error:
         faults = []
         for fault in error.errors():
             where = ".".join(str(part) for part in fault["loc"][:1])
-            faults.append(f"{where}: {_message(fault)}" if where else _message(fault))
+            # `--eps eight` has named the setting, and what was given, already.
+            fresh = not what.startswith(f"--{where} ")
+            led = where if what else f"--{where.replace('_', '-')}"
+            faults.append(f"{led}: {_message(fault, shown=True)}" if where and fresh else _message(fault, shown=fresh))
         raise UsageProblem("; ".join(f"{what}{': ' if what else ''}{fault}" for fault in faults)) from None
+
+
+def unknown_attack(name: str, where: str) -> UsageProblem:
+    """What is raised for a name that no attack has; `where` leads the message."""
+    known = f"Known are {', '.join(KINDS)}; and for short {', '.join(ALIASES)}"
+    return UsageProblem(f"{where}there is no attack {name!r}", known)
 
 
 def attack(text: str) -> AttackSpec:
@@ -44,9 +63,10 @@ def attack(text: str) -> AttackSpec:
         UsageProblem: names the setting that is wrong, and lists those there are.
     """
     name, colon, rest = text.partition(":")
-    if name not in KINDS:
-        raise UsageProblem(f"--attack {text}: there is no attack {name!r}", f"Known are {', '.join(KINDS)}")
-    spec = KINDS[name]
+    kind, _, preset = ALIASES.get(name, name).partition(":")
+    if kind not in KINDS:
+        raise unknown_attack(name, f"--attack {text}: ")
+    spec = KINDS[kind]
     known = [field for field in spec.model_fields if field != "kind"]
     hint = f"{name} knows {', '.join(known)}; see `sparring attacks show {name}`"
     given: dict[str, str] = {}
@@ -59,7 +79,8 @@ def attack(text: str) -> AttackSpec:
         if setting in given:
             raise UsageProblem(f"--attack {text}: {setting} is given twice")
         given[setting] = value
-    made_of: AttackSpec = made(spec, f"--attack {text}", **given)
+    preset_settings = dict(part.split("=") for part in preset.split(",") if part)
+    made_of: AttackSpec = made(spec, f"--attack {text}", **(preset_settings | given))
     return made_of
 
 
@@ -82,9 +103,19 @@ def threats(norm: str, eps: Sequence[str], written: Sequence[str], targeted: boo
     return tuple(t.model_copy(update={"targeted": t.targeted or targeted}) for t in found)
 
 
+def corruptions(given: Sequence[str]) -> tuple[CorruptionName, ...]:
+    """Each `--corruption` by name; `all` is every one there is."""
+    if "all" in given:
+        return CORRUPTIONS
+    return tuple(checked(CorruptionName, name, "--corruption") for name in given)
+
+
 def spec(kind: type[M], **given: str | float | None) -> M | None:
     """What flags declare about an upload; None when they declare nothing."""
     declared = {name: value for name, value in given.items() if value is not None}
+    if ("mean" in declared) != ("std" in declared):
+        one, other = ("mean", "std") if "mean" in declared else ("std", "mean")
+        raise UsageProblem(f"--{one} is given without --{other}", "Give both; --mean 0 subtracts nothing, --std 1 divides by nothing")
     return made(kind, "", **declared) if declared else None
 
 
@@ -99,11 +130,12 @@ def reference(text: str, prefix: str) -> str | None:
         UsageProblem: neither, or an id of the other kind.
     """
     file = Path(text)
-    if file.is_file():
+    found = kind_of(file)
+    if found == "file":
+        check_readable(file)
         return None
     if not _REF.match(text):
-        what = "is a folder" if file.is_dir() else "does not exist"
-        raise UsageProblem(f"{text} {what}", f"Give a file, an id ({prefix}_…) or a sha256")
+        raise UsageProblem(f"{text} {absent(found)}", f"Give a file, an id ({prefix}_…) or a sha256")
     if text[3:4] == "_" and not text.startswith(prefix):
         raise UsageProblem(f"{text} is not the id of a {'model' if prefix == 'mdl' else 'dataset'}", "The order is MODEL DATA")
     return text

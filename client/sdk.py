@@ -45,6 +45,8 @@ def _digest(path: Path) -> str:
 
 
 def _part(text: str) -> str:
+    if not re.search(r"[^.]", text):  # what would name another address
+        raise UsageProblem(f"{text!r} is no id")
     return quote(text, safe="")
 
 

@@ -1,24 +1,39 @@
 """Tables and lines on the terminal: data on stdout, everything else on stderr."""
 
+import json
+import os
 from collections.abc import Iterable, Sequence
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sparring.contract.jobs import Craft, Evaluate
-from sparring.contract.report import Report
+from sparring.contract.report import Report, ThreatResult
 from sparring.contract.resources import DatasetInfo, JobInfo, KeyInfo, ModelInfo
 from sparring.reports import text
 
 WIDE = 200
-"""Columns of a table that goes into a file or a pipe."""
+"""Columns of a table that goes into a file or a pipe, unless COLUMNS says otherwise."""
+ROOMY = 96
+"""Columns from which a table of attacks also says how each was counted."""
 
 
 def console(*, stderr: bool = False) -> Console:
     """Where to print; what is no terminal gets long lines rather than broken ones."""
     plain = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return plain if plain.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE)
+    wide = os.environ.get("COLUMNS", "").isdigit()
+    return plain if plain.is_terminal or wide else Console(stderr=stderr, highlight=False, width=WIDE)
+
+
+def _print(made: Table) -> None:
+    """A table on stdout, without the spaces that would fill up its lines."""
+    screen = console()
+    with screen.capture() as drawn:
+        screen.print(made)
+    for line in drawn.get().splitlines():
+        screen.out(line.rstrip(), highlight=False)
 
 
 def say(line: str) -> None:
@@ -31,6 +46,11 @@ def tell(line: str) -> None:
     console().print(Text(text.visible(line)), soft_wrap=True)
 
 
+def as_json(found: Iterable[BaseModel]) -> None:
+    """A list of objects as JSON on stdout."""
+    print(json.dumps([one.model_dump(mode="json") for one in found], indent=2, ensure_ascii=False))
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()) -> None:
     """A table on stdout; the columns named in `numbers` stand to the right."""
     made = Table(title=title or None, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
@@ -38,7 +58,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
         made.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in ("id", *numbers))
     for row in rows:
         made.add_row(*(Text(text.visible(str(cell))) for cell in row))
-    console().print(made)
+    _print(made)
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
@@ -47,12 +67,12 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     for name, value in pairs:
         if value not in (None, ""):
             made.add_row(Text(name, style="dim"), Text(text.visible(str(value))))
-    console().print(made)
+    _print(made)
 
 
 def findings(report: Report) -> None:
-    """The warnings of a report on stdout, and what spoke against a number."""
-    for finding in (*report.warnings, *(found for result in report.threats for found in result.trust.evidence)):
+    """The warnings of a report on stdout, and what else spoke against a number."""
+    for finding in (*report.warnings, *(found for result in report.threats for found in text.own_evidence(result, report))):
         console().print(
             Text.assemble(("warning ", "bold yellow"), text.visible(f"{finding.message} {finding.hint}".strip())), soft_wrap=True
         )
@@ -66,23 +86,63 @@ def report(found: Report) -> None:
         tell(text.TRUST[level])
     if not found.data.labelled:
         tell(text.UNLABELLED)
+    if suite := text.suite_text(found):
+        tell(f"attacks: {suite}; `sparring suites show {suite.removeprefix('suite ').partition('@')[0]}` lists them")
     findings(found)
-    columns = ("attack", "robust accuracy", "rows", "entered", "broken", "first", "queries", "time", "settings")
+    cascaded = text.cascaded(found)
+    if cascaded:
+        tell(text.CASCADE)
     for result in found.threats:
-        rows = [
-            (
-                each.name,
-                text.percent(each.robust),
-                text.fraction(each.robust),
-                *(text.number(count) for count in (each.entered, each.broken, each.first, each.queries)),
-                text.duration(each.seconds),
-                text.settings_text(each.attack, result.threat),
-            )
-            for each in result.each
-        ]
         console().print()
-        worst = ("worst case", text.percent(result.worst), text.fraction(result.worst), "", "", "", "", "", "")
-        table(text.threat_text(result.threat), columns, [*rows, worst], columns[1:8])
+        _attacks(result, cascaded)
+    _minimal(found)
+    _corruptions(found)
+
+
+def _attacks(result: ThreatResult, cascaded: bool) -> None:
+    """What each attack did under one threat: a table, and below it how each was set."""
+    accuracy, gain = ("worst case so far", "gain") if cascaded else ("robust accuracy", "first")
+    further = ("entered", "queries") if console().width >= ROOMY else ()
+    columns = ("attack", accuracy, "rows", "broken", gain, "time", *further)
+    rows = [
+        (
+            each.name,
+            text.percent(each.robust),
+            text.fraction(each.robust),
+            *map(text.number, (each.broken, each.first)),
+            text.duration(each.seconds),
+            *(text.number(getattr(each, name)) for name in further),
+        )
+        for each in result.each
+    ]
+    worst = ("worst case", text.percent(result.worst), text.fraction(result.worst), "", "", "", *("" for _ in further))
+    table(text.threat_text(result.threat), columns, [*rows, worst], columns[1:])
+    for each in result.each:
+        tell(f"{each.name}: {'; '.join((text.settings_text(each.attack, result.threat), *text.remarks(each)))}")
+    if proved := text.proved_text(result):
+        tell(proved)
+
+
+def _minimal(found: Report) -> None:
+    """What attacks found that look for the smallest change."""
+    columns = ("attack", "norm", "found", "median distance")
+    rows = [
+        (one.name, curve.title, text.fraction(one.found), text.figure(one.median_distance))
+        for curve in text.curves(found)
+        for one in curve.minimal
+    ]
+    if rows:
+        console().print()
+        table("smallest changes", columns, rows, columns[2:])
+        tell(text.MINIMAL)
+
+
+def _corruptions(found: Report) -> None:
+    """Accuracy under common corruptions."""
+    if found.corruptions:
+        head, rows = text.corruption_table(found)
+        console().print()
+        table("common corruptions", tuple(map(str.lower, head)), rows, tuple(map(str.lower, head[1:])))
 
 
 def uploads(found: Iterable[ModelInfo | DatasetInfo]) -> None:

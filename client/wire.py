@@ -1,6 +1,7 @@
 """HTTP to the service: every failure becomes one of our errors; server-sent events are read line by line."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -37,19 +38,35 @@ def _refused(response: httpx2.Response) -> ApiError:
     return ApiError(response.status_code, problems=problems, **told)
 
 
+def _headers(key: str | None) -> dict[str, str]:
+    given = (key or "").strip()
+    if not re.fullmatch(r"[\x21-\x7e]*", given):
+        hint = "Give it whole, as `sparring up` or `sparring keys create` printed it (SPARRING_KEY): svc_, then letters, digits, _ and -"
+        raise UsageProblem("The API key holds characters that no key has", hint)
+    return {"Authorization": f"Bearer {given}"} if given else {}
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port):
+            return str(httpx2.URL(url)).rstrip("/")
+    except (ValueError, httpx2.InvalidURL):
+        pass  # told below, like any other that is none
+    raise UsageProblem(f"{url!r} is no address of a service", "Write it as http://host:port")
+
+
 class Wire:
     """One service, reached with one key.
 
-    Raises UsageProblem for a URL that is none, ServiceAway where nobody answers, ApiError where the service refuses.
+    Raises UsageProblem for a URL or a key that is none, ServiceAway where nobody answers, ApiError where the service refuses.
     """
 
     def __init__(self, url: str, key: str | None, transport: httpx2.BaseTransport | None = None) -> None:
-        self.url = url.rstrip("/")
-        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
-            raise UsageProblem(f"{url!r} is no address of a service", "Write it as http://host:port")
+        self.url = _checked(url)
         self._http = httpx2.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=_headers(key),
             timeout=TIMEOUT,
             # A proxy of the environment cannot reach this machine's own loopback.
             trust_env=not _is_loopback(self.url),

@@ -1,6 +1,7 @@
 """Submit a job by queue, with RQ alone: nothing of Sparring is imported, only `redis` and `rq` are needed.
 
-    export REDIS_URL=redis://127.0.0.1:6379/0 SPARRING_URL=http://127.0.0.1:8787 SPARRING_KEY=svc_…
+    export SPARRING_URL=http://127.0.0.1:8787 SPARRING_KEY=svc_…
+    export REDIS_URL=redis://127.0.0.1:6379/0     # of `sparring up`: the unix://… it prints
     python examples/queue_submit.py job.json --out report.json
 
 `job.json` is a job as the HTTP API takes it; model and data are named by id or by the sha256 of what was uploaded:
@@ -15,11 +16,12 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -33,8 +35,12 @@ POLL = 0.5
 
 def enqueue(redis_url: str, job: dict[str, Any]) -> Job:
     """Puts the job on the public queue. The message's id is the idempotency key: the same id never makes two jobs."""
-    queue = Queue(INTAKE, connection=Redis.from_url(redis_url), serializer=JSONSerializer)
-    return queue.enqueue(ENTRY, job)
+    try:
+        queue = Queue(INTAKE, connection=Redis.from_url(redis_url), serializer=JSONSerializer)
+        return queue.enqueue(ENTRY, job)
+    except (RedisError, ValueError) as error:
+        hint = "name the service's own in REDIS_URL or --redis; `sparring up` prints that of its queue, and keeps it in stack.json"
+        raise SystemExit(f"the queue cannot be reached: {str(error).rstrip('.')}; {hint}") from None
 
 
 def get(url: str, key: str) -> bytes:
@@ -46,6 +52,8 @@ def get(url: str, key: str) -> bytes:
             return body
     except HTTPError as error:
         raise SystemExit(f"{url} answered {error.code}: {error.read().decode(errors='replace')}") from None
+    except URLError as error:
+        raise SystemExit(f"{url} cannot be reached: {error.reason}; set SPARRING_URL, as `sparring up` prints it") from None
 
 
 def accepted(message: Job, url: str, key: str) -> str:
@@ -81,13 +89,17 @@ def main() -> None:
     given = parser.parse_args()
 
     url = given.url.rstrip("/")
-    message = enqueue(given.redis, json.loads(given.job.read_text()))
+    try:
+        job = json.loads(given.job.read_text())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{given.job} holds no job: {error}") from None
+    message = enqueue(given.redis, job)
     print(f"message {message.id} is on {INTAKE}", file=sys.stderr)
     id = accepted(message, url, given.key)
     print(f"job {id} was accepted", file=sys.stderr)
-    job = finished(id, url, given.key)
-    if job["state"] != "succeeded":
-        raise SystemExit(f"job {id} {job['state']}: {json.dumps(job['reason'])}")
+    ended = finished(id, url, given.key)
+    if ended["state"] != "succeeded":
+        raise SystemExit(f"job {id} {ended['state']}: {json.dumps(ended['reason'])}")
     given.out.write_bytes(get(f"{url}/v1/jobs/{id}/report.json", given.key))
     print(given.out)
 

@@ -1,57 +1,82 @@
 """`sparring attacks` and `sparring suites`: what can be asked for, from the contract, without a service."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from sparring.contract.attacks import AttackBase
-
 attacks = typer.Typer(no_args_is_help=True, help="Attacks: list, show.")
-suites = typer.Typer(no_args_is_help=True, help="Suites of attacks: list.")
-
-
-def _summary(attack: "type[AttackBase]") -> str:
-    return (attack.__doc__ or "").partition("\n")[0]
+suites = typer.Typer(no_args_is_help=True, help="Suites of attacks: list, show.")
 
 
 @attacks.command("list")
 def list_attacks() -> None:
-    """Every attack."""
+    """Every attack, and short names for some."""
     from sparring import show
-    from sparring.parsing import KINDS
+    from sparring.parsing import ALIASES, KINDS
 
-    rows = [(kind, a.title, a.knowledge, a.access, ", ".join(a.norms), _summary(a)) for kind, a in KINDS.items()]
-    show.table("", ("kind", "title", "knowledge", "needs", "norms", "what it does"), rows)
+    rows = [(kind, a.title, a.access, a.knowledge, ", ".join(a.norms), a.paper) for kind, a in KINDS.items()]
+    show.table("", ("name", "title", "access", "knowledge", "norms", "paper"), rows)
+    show.table("\nshort names", ("name", "means"), ALIASES.items())
 
 
 @attacks.command("show")
-def show_attack(kind: Annotated[str, typer.Argument(help="Such as pgd.", show_default=False)]) -> None:
+def show_attack(name: Annotated[str, typer.Argument(help="Such as pgd, or a short name such as apgd-t.", show_default=False)]) -> None:
     """One attack and its settings."""
     from sparring import show
-    from sparring.errors import UsageProblem
+    from sparring.contract.attacks import describe
+    from sparring.parsing import ALIASES, KINDS, unknown_attack
+
+    meant = ALIASES.get(name, name)
+    kind = meant.partition(":")[0]
+    if kind not in KINDS:
+        raise unknown_attack(name, "")
+    attack = KINDS[kind]
+    for paragraph in (*describe.description(attack), *describe.notes(attack)):
+        show.tell(paragraph)
+    short = ", ".join(alias for alias, means in ALIASES.items() if means.partition(":")[0] == kind)
+    facts = [("access", attack.access), ("knowledge", attack.knowledge), ("norms", ", ".join(attack.norms)), ("paper", attack.paper)]
+    show.facts([("name", kind), ("title", attack.title), *facts, ("short names", short)])
+    show.table("\nsettings", ("name", "default", "may be", "meaning"), describe.settings(attack))
+    if "loss" in attack.model_fields:
+        show.table("\nlosses", ("loss", "what is climbed"), describe.LOSSES.items())
+    show.tell(f"\nfor example\nsparring evaluate model.pt2 data.npz --norm {attack.norms[0]} --eps 8/255 --attack {_example(meant)}")
+
+
+def _example(meant: str) -> str:
+    """An attack with one or two settings written out, as `--attack` takes it."""
+    from sparring.contract.attacks import describe
     from sparring.parsing import KINDS
 
-    if kind not in KINDS:
-        raise UsageProblem(f"There is no attack {kind!r}", f"Known are {', '.join(KINDS)}")
-    attack = KINDS[kind]
-    needs = f"{attack.knowledge}-box, {attack.access} access"
-    show.tell(_summary(attack))
-    show.facts([("kind", kind), ("paper", attack.paper), ("needs", needs), ("norms", ", ".join(attack.norms))])
-    settings = attack.model_json_schema()["properties"]
-    rows = [
-        (name, "–" if field.default is None else field.default, " ".join(settings[name].get("description", "").split()))
-        for name, field in attack.model_fields.items()
-        if name != "kind"
-    ]
-    show.table("\nsettings", ("name", "default", "what it is"), rows)
+    if ":" in meant:
+        return meant
+    settings = [s for s in describe.settings(KINDS[meant]) if s.default != "not set"]
+    return f"{meant}:{','.join(f'{s.name}={s.default}' for s in settings[:2])}"
 
 
 @suites.command("list")
 def list_suites() -> None:
-    """Every suite and its attacks, from the cheapest to the dearest."""
+    """Every suite: how much it runs, and what it is for."""
     from sparring import show
-    from sparring.contract.attacks import SUITES
+    from sparring.contract.attacks import CASCADES, PURPOSES, SUITES
 
-    rows = [(name, version, ", ".join(attack.title for attack in members)) for name, (version, members) in SUITES.items()]
-    show.table("", ("name", "version", "attacks"), rows)
+    rows = [
+        (name, version, len(members), "yes" if name in CASCADES else "no", PURPOSES[name]) for name, (version, members) in SUITES.items()
+    ]
+    show.table("", ("name", "version", "attacks", "cascade", "what it is for"), rows, ("attacks",))
+
+
+@suites.command("show")
+def show_suite(name: Annotated[str, typer.Argument(help="Such as standard.", show_default=False)]) -> None:
+    """One suite and its attacks, in the order in which they are run."""
+    from sparring import show
+    from sparring.contract.attacks import CASCADES, PURPOSES, SUITES, SuiteName
+    from sparring.parsing import checked
+    from sparring.reports import text
+
+    suite: SuiteName = checked(SuiteName, name, "the suite")
+    version, members = SUITES[suite]
+    show.tell(PURPOSES[suite])
+    cascade = "yes, unless --no-cascade: an attack sees only the rows that those before it left standing" if suite in CASCADES else "no"
+    show.facts([("name", suite), ("version", version), ("cascade", cascade)])
+    rows = [(each.title, ", ".join(each.norms), each.access, text.attack_word(each)) for each in members]
+    show.table("\nattacks", ("title", "norms", "access", "as --attack takes it"), rows)

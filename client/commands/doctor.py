@@ -62,12 +62,13 @@ def _data(folder: Path) -> Iterator[Check]:
 
     from sparring.reports.text import size
 
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    # lexists asks no permission of a folder on the way: what may not be entered counts as not there, and its parent is looked at.
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         todo = "Name another with SPARRING_DATA, or change its owner"
         yield Check("fail", "data folder", f"{folder} cannot be written to", todo)
         return
-    yield Check("ok", "data folder", f"{folder}{'' if folder.exists() else ' (made when it is needed)'}")
+    yield Check("ok", "data folder", f"{folder}{'' if there == folder else ' (made when it is needed)'}")
     free = shutil.disk_usage(there).free
     short = free < NEEDED
     yield Check(
@@ -103,6 +104,8 @@ def _stack(folder: Path) -> Iterator[Check]:
         return
     with Client(stack.url, stack.key) as client:
         yield from _service(client, starting=age(folder) < STARTING)
+    if stack.redis.startswith("unix:"):  # any other is one the user named, and may hold a password
+        yield Check("ok", "queue", f"{stack.redis}, for jobs by queue")
 
 
 def _gpu() -> Check:

@@ -28,6 +28,7 @@ class _Sides:
     def __init__(self, model: str, data: str, model_spec: "ModelSpec | None", data_spec: "DataSpec | None") -> None:
         from sparring.errors import UsageProblem
         from sparring.parsing import reference
+        from sparring.peek import check_bounds
 
         self.model, self.data = model, data
         self.model_spec, self.data_spec = model_spec, data_spec
@@ -39,10 +40,21 @@ class _Sides:
             if ref and declared:
                 said = ", ".join(declared.model_fields_set)
                 raise UsageProblem(f"{ref} is uploaded already: its {said} cannot be declared now", f"Leave out {flags}, or give the file")
+        if not self.data_ref:
+            check_bounds(Path(data), data_spec)
 
     def upload(self, client: "Client") -> tuple[str, str]:
-        """Upload what is a file; the references of both."""
-        model = self.model_ref or client.models.upload(self.model, spec=self.model_spec).id
+        """Upload what is a file; the references of both. UsageProblem for weights without an architecture."""
+        from sparring.errors import UsageProblem
+        from sparring.peek import lacks_architecture
+
+        model = self.model_ref
+        if model is None:
+            info = client.models.upload(self.model, spec=self.model_spec)
+            wrong, hint = lacks_architecture(info)
+            if wrong:
+                raise UsageProblem(wrong, hint)
+            model = info.id
         data = self.data_ref or client.datasets.upload(self.data, spec=self.data_spec).id
         return model, data
 
@@ -51,7 +63,7 @@ def _run(sides: _Sides, make: "Callable[[str, str], Evaluate | Craft]", wanted: 
     from sparring import local, outputs, show
     from sparring.progress import cancelled_if_interrupted, follow
 
-    with local.service("cpu" if device == "cpu" else "auto") as client:
+    with local.service(device) as client:
         job = client.jobs.submit(make(*sides.upload(client)))
         with cancelled_if_interrupted(client, job.id):
             ended = follow(client, job.id)
@@ -82,8 +94,28 @@ def evaluate(
     eps: Eps = None,
     threat: Threats = None,
     attack: Annotated[list[str] | None, typer.Option(help="An attack, pgd:steps=20,alpha=2/255; repeatable.", show_default=False)] = None,
-    suite: Annotated[str | None, typer.Option(help="A pinned list of attacks instead, such as quick.", show_default=False)] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="A pinned list of attacks: quick, standard, thorough; quick without --attack.", show_default=False)
+    ] = None,
+    cascade: Annotated[
+        bool | None,
+        typer.Option(
+            "--cascade/--no-cascade",
+            help="Try an attack only on the rows those before it left standing; standard and thorough do unless told.",
+            show_default=False,
+        ),
+    ] = None,
+    skip_proved: Annotated[
+        bool, typer.Option("--skip-proved", help="Do not attack rows that sound bounds prove robust, where the model has such bounds.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="exact, or fast: gradients in bfloat16, which can miss a break but never claim one.")
+    ] = "exact",
     targeted: Targeted = False,
+    corruption: Annotated[
+        list[str] | None,
+        typer.Option(help="A common corruption to measure as well, such as gaussian_noise, or all; repeatable.", show_default=False),
+    ] = None,
     knowledge: Annotated[
         list[str] | None, typer.Option(help="What the attacker may know: white, gray, black; all unless given.", show_default=False)
     ] = None,
@@ -118,6 +150,10 @@ def evaluate(
         threats=parsing.threats(norm, eps or (), threat or (), targeted),
         attacks=tuple(map(parsing.attack, attack or ())),
         suite=suite,
+        cascade=cascade,
+        skip_proved=skip_proved,
+        precision=precision,
+        corruptions=parsing.corruptions(corruption or ()),
         knowledge=knowledge or None,
         rows=rows,
         seed=seed,

@@ -20,9 +20,13 @@ def export(
     from sparring import show
     from sparring.errors import SparringError, UsageProblem
     from sparring.local import command
+    from sparring.paths import check_folder, check_readable
 
-    if not out.parent.is_dir():
-        raise UsageProblem(f"The folder {out.parent} does not exist", f"Make it first: mkdir -p {out.parent}")
+    if out.suffix.lower() != ".pt2":
+        raise UsageProblem(f"{out}: what is written is a .pt2, whatever its name", f"Call it {out.with_suffix('.pt2').name}")
+    check_folder(out)
+    if str(weights) != "-":
+        check_readable(weights)
     arguments = (factory, str(weights), str(out), "--shape", shape)
     ended = subprocess.run(command("workers.export", *arguments), capture_output=True, text=True, check=False)
     told = _told(ended.stdout)
@@ -30,9 +34,13 @@ def export(
         lines = ended.stderr.strip().splitlines()[-5:]
         kind = UsageProblem if ended.returncode == UsageProblem.exit_code else SparringError
         raise kind(str(told.get("message") or "\n".join(lines) or f"{factory} could not be exported"), str(told.get("hint", "")))
-    show.facts((name, value) for name, value in told.items() if name not in ("ok", "findings"))
+    show.facts((name, _listed(value)) for name, value in told.items() if name not in ("ok", "findings"))
     for finding in told.get("findings", ()):
         show.say(f"warning: {finding['message']} {finding['hint']}".strip())
+
+
+def _listed(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _told(stdout: str) -> dict[str, Any]:

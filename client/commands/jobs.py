@@ -9,13 +9,12 @@ from sparring.commands import options as o
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch, cancel, retry, rm.")
 
-Job = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
-
 
 @app.command("list")
 def list_jobs(
     state: Annotated[str | None, typer.Option(help="Only those queued, running, succeeded, failed, cancelled or timed_out.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    as_json: o.Json = False,
 ) -> None:
     """Jobs, the newest first."""
     from sparring import local, show
@@ -24,11 +23,12 @@ def list_jobs(
 
     wanted = checked(State, state, "--state") if state else None
     with local.service() as client:
-        show.jobs(islice(client.jobs.list(state=wanted), limit))
+        found = islice(client.jobs.list(state=wanted), limit)
+        show.as_json(found) if as_json else show.jobs(found)
 
 
 @app.command("show")
-def show_job(job: Job, as_json: o.Json = False) -> None:
+def show_job(job: o.Job, as_json: o.Json = False) -> None:
     """One job: its state, settings and files."""
     from sparring import local, show
 
@@ -38,7 +38,7 @@ def show_job(job: Job, as_json: o.Json = False) -> None:
 
 
 @app.command("watch")
-def watch_job(job: Job) -> None:
+def watch_job(job: o.Job) -> None:
     """Follow a job to its end; Ctrl-C leaves it running."""
     from sparring import local, show
     from sparring.progress import follow
@@ -49,7 +49,7 @@ def watch_job(job: Job) -> None:
 
 
 @app.command("cancel")
-def cancel_job(job: Job) -> None:
+def cancel_job(job: o.Job) -> None:
     """Cancel a queued or running job."""
     from sparring import local, show
 
@@ -59,17 +59,20 @@ def cancel_job(job: Job) -> None:
 
 
 @app.command("retry")
-def retry_job(job: Job) -> None:
-    """Queue a failed, cancelled or timed out job anew."""
+def retry_job(job: o.Job) -> None:
+    """Queue a failed, cancelled or timed out job anew, with the same files and settings."""
     from sparring import local, show
 
     with local.service() as client:
+        why = client.jobs.get(job).reason
         found = client.jobs.retry(job)
     show.tell(f"{found.id} {found.state}, attempt {found.attempt}")
+    if why and why.code in ("bad_model", "bad_data", "unsupported"):
+        show.say(f"warning: it failed as {why.code}, and is likely to do so again: only a new upload and a new job can change that")
 
 
 @app.command("rm")
-def remove_job(job: Job) -> None:
+def remove_job(job: o.Job) -> None:
     """Forget a finished job with its report."""
     from sparring import local
 

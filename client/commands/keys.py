@@ -10,12 +10,13 @@ app = typer.Typer(no_args_is_help=True, help="API keys: list, create, revoke.")
 
 
 @app.command("list")
-def list_keys() -> None:
+def list_keys(as_json: o.Json = False) -> None:
     """All keys, without their secrets."""
     from sparring import local, show
 
     with local.service() as client:
-        show.keys(client.keys.list())
+        found = client.keys.list()
+    show.as_json(found) if as_json else show.keys(found)
 
 
 @app.command("create")
@@ -39,7 +40,9 @@ def create_key(
 
 
 @app.command("revoke")
-def revoke_key(key: Annotated[str, typer.Argument(metavar="ID", help="Its id, not its secret.", show_default=False)]) -> None:
+def revoke_key(
+    key: Annotated[str, typer.Argument(metavar="ID", help="Its id, not its secret.", show_default=False, callback=o.ident("key"))],
+) -> None:
     """From now on the key opens nothing."""
     from sparring import local
 

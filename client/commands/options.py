@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,26 @@ import typer
 
 _UPLOAD_MODEL = "Declared about the model file"
 _UPLOAD_DATA = "Declared about the data file"
+
+
+def ident(prefix: str, *, sha256: bool = False) -> Callable[[str], str]:
+    """Checks an argument before anything is started for it: an id with this prefix, or if allowed the sha256 of an upload."""
+
+    def check(given: str) -> str:
+        if re.fullmatch(rf"{prefix}_[0-9a-z]{{20}}", given) or (sha256 and re.fullmatch(r"(sha256:)?[0-9a-f]{64}", given)):
+            return given
+        from sparring.errors import UsageProblem
+
+        more = ", or a sha256" if sha256 else ""
+        what = "A secret" if given.startswith("svc_") else repr(given)
+        raise UsageProblem(
+            f"{what} is no id of this kind", f"It is {prefix}_ and 20 letters and digits{more}; `list` shows those there are"
+        )
+
+    return check
+
+
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False, callback=ident("job"))]
 
 Arch = Annotated[str | None, typer.Option(help="Architecture of bare weights: mlp, lenet5, cnn, resnet18.", rich_help_panel=_UPLOAD_MODEL)]
 Mean = Annotated[str | None, typer.Option(help="Subtracted from the input: 0.49,0.48,0.45.", rich_help_panel=_UPLOAD_MODEL)]

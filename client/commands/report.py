@@ -9,11 +9,9 @@ from sparring.commands import options as o
 
 app = typer.Typer(no_args_is_help=True, help="Reports: show, open, export.")
 
-Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)]
-
 
 @app.command("show")
-def show_report(job: Job, as_json: o.Json = False) -> None:
+def show_report(job: o.Job, as_json: o.Json = False) -> None:
     """The report as tables in the terminal."""
     from sparring import local, show
 
@@ -23,22 +21,26 @@ def show_report(job: Job, as_json: o.Json = False) -> None:
 
 
 @app.command("open")
-def open_report(job: Job) -> None:
+def open_report(job: o.Job) -> None:
     """Download the report's page and open it in a browser."""
-    import tempfile
-
     from sparring import local, show
+    from sparring.errors import UsageProblem
 
-    folder = Path(tempfile.mkdtemp(prefix="sparring-"))
+    # A place of its own for each job: it must outlive this command, and opening it again must not leave another copy.
+    folder = local.cache_folder() / "reports"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UsageProblem(f"The folder {folder} cannot be made: {error.strerror}", "Name another with XDG_CACHE_HOME") from error
     with local.service() as client:
-        page = client.jobs.artifact(job, "report.html", folder / "report.html")
+        page = client.jobs.artifact(job, "report.html", folder / f"{job}.html")
     show.tell(str(page))
     typer.launch(page.as_uri())
 
 
 @app.command("export")
 def export_report(
-    job: Job,
+    job: o.Job,
     output: Annotated[list[Path], typer.Option("-o", "--output", help="A file: .html .json .md .csv .parquet .npz; repeatable.")],
 ) -> None:
     """Write the report, its rows or its examples to files."""

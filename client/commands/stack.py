@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="Data folder; unless given SPARRING_DATA, or the user's data home.", show_default=False)
 ]
-OnDevice = Annotated[str, typer.Option(help="auto, cpu or a GPU such as cuda:0.")]
+OnDevice = Annotated[str, typer.Option(help="auto, cpu, gpu, or one GPU such as cuda:0.")]
 
 DEMO_EPS = ("0.05", "0.1", "0.2")
 
@@ -26,10 +26,13 @@ def up(
     from sparring import local, show
     from sparring.errors import ServiceAway
 
-    with local.started(local.data_folder(data), host=host, port=port, device=device, shown=True) as (stack, process):
+    local.check_device(device)
+    wanted = "auto" if device == "gpu" else device
+    with local.started(local.data_folder(data), host=host, port=port, device=wanted, shown=True) as (stack, process):
         show.tell(f"Sparring is up at {stack.url}, data in {stack.data}")
         show.tell(f"export SPARRING_URL={stack.url} SPARRING_KEY={stack.key}")
         show.tell(f"curl -H 'Authorization: Bearer {stack.key}' {stack.url}/v1/attacks")
+        show.tell(f"its queue, for jobs by queue: {stack.redis}")
         try:
             code = process.wait()
         except (KeyboardInterrupt, SystemExit):

@@ -1,6 +1,7 @@
 """`sparring models` and `sparring datasets`: push, list, show, rm."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,24 +12,27 @@ if TYPE_CHECKING:
     from sparring.sdk import Client, Uploads
 
 File = Annotated[str, typer.Argument(metavar="FILE", show_default=False)]
-Ref = Annotated[str, typer.Argument(metavar="ID", help="Its id or the sha256 of its bytes.", show_default=False)]
-Ident = Annotated[str, typer.Argument(metavar="ID", help="Its id.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="What to call it; the file's name unless given.", show_default=False)]
 
 
-def _family(noun: str, family: "Callable[[Client], Uploads[Any, Any]]") -> typer.Typer:
+def _family(noun: str, prefix: str, family: "Callable[[Client], Uploads[Any, Any]]") -> typer.Typer:
     """What models and datasets have in common: list, show, rm."""
+    by_ref = typer.Argument(
+        metavar="ID", help="Its id or the sha256 of its bytes.", show_default=False, callback=o.ident(prefix, sha256=True)
+    )
+    by_id = typer.Argument(metavar="ID", help="Its id.", show_default=False, callback=o.ident(prefix))
     app = typer.Typer(no_args_is_help=True, help=f"{noun.capitalize()}s: push, list, show, rm.")
 
     @app.command("list", help=f"All {noun}s, the newest first.")
-    def list_uploads() -> None:
+    def list_uploads(as_json: o.Json = False) -> None:
         from sparring import local, show
 
         with local.service() as client:
-            show.uploads(family(client).list())
+            found = family(client).list()
+            show.as_json(found) if as_json else show.uploads(found)
 
     @app.command("show", help=f"One {noun}.")
-    def show_upload(ref: Ref, as_json: o.Json = False) -> None:
+    def show_upload(ref: Annotated[str, by_ref], as_json: o.Json = False) -> None:
         from sparring import local, show
 
         with local.service() as client:
@@ -36,7 +40,7 @@ def _family(noun: str, family: "Callable[[Client], Uploads[Any, Any]]") -> typer
         typer.echo(info.model_dump_json(indent=2)) if as_json else show.upload(info)
 
     @app.command("rm", help=f"Delete a {noun}.")
-    def remove_upload(ident: Ident) -> None:
+    def remove_upload(ident: Annotated[str, by_id]) -> None:
         from sparring import local
 
         with local.service() as client:
@@ -45,8 +49,8 @@ def _family(noun: str, family: "Callable[[Client], Uploads[Any, Any]]") -> typer
     return app
 
 
-models = _family("model", lambda client: client.models)
-datasets = _family("dataset", lambda client: client.datasets)
+models = _family("model", "mdl", lambda client: client.models)
+datasets = _family("dataset", "dat", lambda client: client.datasets)
 
 
 @models.command("push")
@@ -63,11 +67,17 @@ def push_model(
     """Upload a model: .pt2, .safetensors, .onnx or a state dict."""
     from sparring import local, parsing, show
     from sparring.contract.specs import ModelSpec
+    from sparring.paths import check_readable
+    from sparring.peek import lacks_architecture
 
     spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
+    check_readable(Path(file))
     with local.service() as client:
         info = client.models.upload(file, name, spec)
     typer.echo(info.model_dump_json(indent=2)) if as_json else show.upload(info)
+    wrong, hint = lacks_architecture(info)
+    if wrong:
+        show.say(f"warning: {wrong}; a job on it fails. {hint}")
 
 
 @datasets.command("push")
@@ -77,8 +87,12 @@ def push_dataset(
     """Upload a dataset: an .npz with x and, if there are labels, y."""
     from sparring import local, parsing, show
     from sparring.contract.specs import DataSpec
+    from sparring.paths import check_readable
+    from sparring.peek import check_bounds
 
     spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=layout)
+    check_readable(Path(file))
+    check_bounds(Path(file), spec)
     with local.service() as client:
         info = client.datasets.upload(file, name, spec)
     typer.echo(info.model_dump_json(indent=2)) if as_json else show.upload(info)

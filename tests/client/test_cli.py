@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 import pytest
 
-from sparring import cli
+from sparring import cli, parsing, show
 from sparring.commands import evaluate
-from sparring.contract.attacks import PGD
+from sparring.contract.attacks import ATTACKS, PGD, SUITES, describe
 from sparring.contract.jobs import Craft
-from sparring.contract.report import Report
+from sparring.contract.report import Finding, Report, Trust
 from sparring.contract.states import Reason
 from sparring.contract.threat import Threat
 from sparring.errors import ApiError
+from sparring.parsing import ALIASES, KINDS
 from sparring.reports import text
 from sparring.sdk import Client
 from sparring.storage import jobs, keys
@@ -65,11 +66,80 @@ def test_help_imports_nothing_heavy():
     assert not HEAVY & loaded
 
 
-@pytest.mark.parametrize("arguments", [("attacks", "list"), ("attacks", "show", "pgd"), ("suites", "list"), ("version",)])
+@pytest.mark.parametrize(
+    "arguments", [("attacks", "list"), ("attacks", "show", "pgd"), ("suites", "list"), ("suites", "show", "quick"), ("version",)]
+)
 def test_what_needs_no_service_asks_none(sparring, arguments):
     done = sparring(*arguments, url="http://127.0.0.1:1")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
+
+
+def test_the_list_of_attacks_has_all_and_their_short_names(sparring):
+    said = sparring("attacks", "list").stdout
+    for attack in ATTACKS:
+        row = next(line for line in said.splitlines() if line.startswith(f"{describe.kind(attack)} "))
+        for cell in (attack.title, attack.access, attack.knowledge, ", ".join(attack.norms), attack.paper[:60]):
+            assert cell in row
+    assert "apgd-t    apgd:loss=dlr,targets=9" in said
+
+
+@pytest.mark.parametrize("name", [*map(describe.kind, ATTACKS), *ALIASES])
+def test_an_attack_is_shown_with_every_setting_and_an_example_that_holds(sparring, name):
+    done = sparring("attacks", "show", name)
+    assert done.returncode == 0, done.stderr
+    attack = KINDS[ALIASES.get(name, name).partition(":")[0]]
+    assert describe.summary(attack) in done.stdout
+    for setting in describe.settings(attack):
+        row = next(line for line in done.stdout.splitlines() if line.startswith(f"{setting.name} ") and setting.bounds in line)
+        assert setting.default in row
+    example = shlex.split(done.stdout.splitlines()[-1])
+    assert isinstance(parsing.attack(example[-1]), attack)
+    assert ("losses" in done.stdout) == ("loss" in attack.model_fields)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_is_shown_as_attacks_that_can_be_asked_for(sparring, name):
+    said = sparring("suites", "show", name).stdout
+    version, members = SUITES[name]
+    assert version in said
+    written = [line.split()[-1] for line in said.splitlines() if line.startswith(tuple(each.title for each in members))]
+    assert tuple(map(parsing.attack, written)) == members
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("attacks", "show", "nuke"), "there is no attack 'nuke'"), (("suites", "show", "slow"), "Known are quick, standard, thorough")],
+)
+def test_what_is_not_in_the_catalogue_is_bad_usage(sparring, arguments, said):
+    done = sparring(*arguments)
+    assert done.returncode == 4
+    assert said in done.stderr
+
+
+def test_a_report_on_the_terminal_tells_of_cascades_and_of_smallest_changes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    show.report(factory.cascade(minimal=(factory.minimal("fab", reach=0.1), factory.minimal("deepfool", found=9))))
+    said = capsys.readouterr().out
+    assert text.CASCADE in said
+    assert "worst case so far" in said
+    rows = [line.split() for line in said.splitlines()]
+    assert ["fab", "linf", "912", "of", "912", "0.05"] in rows
+    assert ["deepfool", "linf", "9", "of", "912", "–"] in rows
+    show.report(factory.report())
+    plain = capsys.readouterr().out
+    assert "cascade" not in plain
+    assert "smallest" not in plain
+
+
+def test_a_report_on_the_terminal_has_a_table_of_corruptions(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    show.report(factory.corrupted("shot_noise", "contrast"))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["shot", "noise", "90.0", "%", "80.0", "%", "70.0", "%", "60.0", "%", "50.0", "%", "70.0", "%"] in rows
+    assert ["mean", "of", "all", "70.0", "%"] in rows
+    show.report(factory.report())
+    assert "corruption" not in capsys.readouterr().out
 
 
 def test_evaluate_prints_the_headline_first_and_writes_the_files(sparring, files, worker, tmp_path):
@@ -121,13 +191,17 @@ def test_a_job_that_fails_ends_with_2_and_says_why_and_what_to_do(sparring, file
     [
         (("--eps", "8/255", "--attack", "pgd:step=1"), "pgd has no setting 'step'"),
         ((), "How far may the attacker go"),
-        (("--eps", "x"), "--eps x: eps: must be a number"),
+        (("--eps", "x"), "--eps x: must be a number"),
         (("--eps", "8/255", "-o", "report.pdf"), "nothing is written as .pdf"),
         (("--eps", "8/255", "-o", "nowhere/report.html"), "does not exist"),
         (("--eps", "8/255", "--suite", "quick", "--attack", "fgsm"), "exclude each other"),
         (("--norm", "l2", "--eps", "1", "--attack", "fgsm"), "fgsm is not defined for norm l2"),
         (("--eps", "1", "--eps", "1"), "the same threat is listed twice"),
-        (("--eps", "1", "--device", "tpu"), "device: Input should be"),
+        (("--eps", "1", "--device", "tpu"), "device: must be"),
+        (("--eps", "1", "--precision", "half"), "precision: must be 'exact' or 'fast'"),
+        (("--eps", "1", "--corruption", "fog"), "--corruption fog: there is no such thing"),
+        (("--eps", "1", "--suite", "slow"), "suite: must be 'quick', 'standard' or 'thorough'"),
+        (("--eps", "1", "--targeted", "--attack", "fab"), "fab cannot aim at a class"),
         (("--eps", "1", "--bounds", "1,0"), "wrong way round"),
         (("--eps", "1", "--rows", "many"), "rows"),
         (("--eps", "1", "--frobnicate"), "--frobnicate"),
@@ -141,9 +215,9 @@ def test_bad_usage_ends_with_4_before_any_work(sparring, files, served, argument
 
 
 def test_declaring_anything_about_an_id_is_bad_usage(sparring, files):
-    done = sparring("evaluate", "mdl_" + "a" * 20, files[1], "--eps", "1", "--mean", "0.5")
+    done = sparring("evaluate", "mdl_" + "a" * 20, files[1], "--eps", "1", "--layout", "NHWC")
     assert done.returncode == 4
-    assert "its mean cannot be declared now" in done.stderr
+    assert "its layout cannot be declared now" in done.stderr
 
 
 def test_an_unknown_id_and_a_service_that_is_away_end_with_2(sparring, free_port):
@@ -164,7 +238,7 @@ def test_craft_asks_for_one_threat_and_writes_the_dataset(sparring, files, worke
     assert sparring("craft", *files, "--eps", "1", "--eps", "2", "--attack", "pgd", "-o", "hard.npz").returncode == 4
 
 
-@pytest.mark.parametrize("kind", ["evaluate", "craft", "suite"])
+@pytest.mark.parametrize("kind", ["evaluate", "craft", "suite", "cascade"])
 def test_the_commands_a_report_prints_make_the_same_job(sparring, tmp_path, monkeypatch, kind):
     made = []
     monkeypatch.setattr(evaluate, "_run", lambda sides, make, *rest: made.append((sides, make)))
@@ -175,9 +249,11 @@ def test_the_commands_a_report_prints_make_the_same_job(sparring, tmp_path, monk
         job = Craft(model=job.model, data=job.data, threat=threat, attack=PGD(steps=7), rows=9, device="cpu")
     elif kind == "suite":
         job = job.model_copy(update={"attacks": (), "suite": "quick", "knowledge": frozenset({"white"}), "timeout": 60})
+    elif kind == "cascade":
+        job = job.model_copy(update={"attacks": (), "suite": "standard", "cascade": False, "skip_proved": True, "precision": "fast"})
     sample = sample.model_copy(update={"job": job})
     for name in (sample.model.name, sample.data.name):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(b"content")
     for line in (text.command(sample), text.command_from_files(sample)):
         done = sparring(*shlex.split(line)[1:])
         assert done.returncode == 0, done.stderr
@@ -216,11 +292,15 @@ def test_jobs_and_reports_by_hand(sparring, files, worker, tmp_path, monkeypatch
     assert sparring("report", "show", job).stdout.startswith("robust accuracy 64.0 %")
     assert sparring("report", "export", job, "-o", "again.csv").returncode == 0
     assert (tmp_path / "again.csv").read_bytes() == FILES["rows.csv"]
+    assert [one["id"] for one in json.loads(sparring("jobs", "list", "--json").stdout)] == [job]
     opened = []
     monkeypatch.setattr("typer.launch", opened.append)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     page = Path(sparring("report", "open", job).stdout.strip())
     assert page.read_bytes() == FILES["report.html"]
-    assert opened == [page.as_uri()]
+    assert Path(sparring("report", "open", job).stdout.strip()) == page
+    assert opened == 2 * [page.as_uri()]
+    assert list((tmp_path / "cache").rglob("*.*")) == [page]
     assert sparring("jobs", "cancel", job).returncode == 2
     assert sparring("jobs", "rm", job).returncode == 0
     assert sparring("jobs", "show", job).returncode == 2
@@ -234,7 +314,8 @@ def test_uploads_by_hand(sparring, files):
     data = json.loads(sparring("datasets", "push", files[1], "--json").stdout)
     assert data["id"] in sparring("datasets", "list").stdout
     for family, one in (("models", model), ("datasets", data)):
-        assert sparring(family, "rm", one["sha256"]).returncode == 2
+        assert [each["id"] for each in json.loads(sparring(family, "list", "--json").stdout)] == [one["id"]]
+        assert sparring(family, "rm", one["sha256"]).returncode == 4
         assert sparring(family, "rm", one["id"]).returncode == 0
         assert sparring(family, "show", one["id"]).returncode == 2
 
@@ -255,6 +336,92 @@ def test_keys_by_hand(sparring, served):
             list(client.models.list())
     assert json.loads(sparring("keys", "create", "for ever", "--json").stdout)["expires"] is None
     assert sparring("keys", "revoke", id).returncode == 2
+
+
+def test_a_name_that_is_no_id_starts_nothing(sparring):
+    for arguments in (
+        ("jobs", "show", "../../etc"),
+        ("report", "show", "job_1"),
+        ("models", "show", "dat_" + "a" * 20),
+        ("keys", "revoke", "x"),
+    ):
+        done = sparring(*arguments, url="http://127.0.0.1:1")
+        assert done.returncode == 4
+        assert "is no id of this kind" in done.stderr
+    assert "secret_part" not in sparring("keys", "revoke", "svc_secret_part").stderr
+
+
+def test_weights_without_an_architecture_are_told_before_a_job_fails(sparring, files, tmp_path, served):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes((2).to_bytes(8, "little") + b"{}")
+    done = sparring("models", "push", weights)
+    assert (done.returncode, "warning: weights.safetensors holds weights" in done.stderr) == (0, True)
+    assert sparring("models", "push", weights, "--arch", "cnn").stderr == ""
+    done = sparring("evaluate", weights, files[1], "--eps", "1")
+    assert done.returncode == 4
+    assert "--arch" in done.stderr
+    assert not jobs.list_jobs(served.engine, "default", limit=1, cursor=None).items
+
+
+def test_retrying_what_cannot_help_says_so(sparring, files, worker):
+    worker(reason=Reason(code="bad_model", message="The model has no output.", hint="Export it again."))
+    sparring("evaluate", *files, "--eps", "8/255")
+    (job,) = json.loads(sparring("jobs", "list", "--json").stdout)
+    done = sparring("jobs", "retry", job["id"])
+    assert (done.returncode, "likely to do so again" in done.stderr) == (0, True)
+
+
+def test_without_a_key_or_with_a_wrong_one_the_variable_is_named(sparring, monkeypatch, tmp_path):
+    for key, code, said in (("", 2, str(tmp_path / "no-stack" / "stack.json")), ("svc_…", 4, "Give it whole"), ("é", 4, "SPARRING_KEY")):
+        monkeypatch.setenv("SPARRING_KEY", key)
+        done = sparring("models", "list")
+        assert done.returncode == code
+        assert "SPARRING_KEY" in done.stderr
+        assert said in done.stderr
+        assert "Bearer" not in done.stderr
+
+
+def test_help_is_a_letter_too(sparring):
+    assert "cancel" in sparring("jobs", "-h").stdout
+
+
+def test_tables_keep_to_the_columns_there_are(capsys, monkeypatch):
+    for columns in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        show.report(factory.report())
+        said = capsys.readouterr().out
+        tables = [line for line in said.splitlines() if "  " in line]
+        assert all(len(line) <= columns and line == line.rstrip() for line in tables)
+        assert any(line.startswith("worst case  64.0 % [61.0, 66.9]  640 of 1,000") for line in tables)
+        assert ("queries" in said) == (columns == 120)
+
+
+def test_a_warning_is_said_once_and_a_suite_by_its_version(capsys):
+    finding = Finding(code="chance_accuracy", message="No better than guessing.")
+    report = factory.report()
+    suspect = tuple(each.model_copy(update={"trust": Trust(level="suspect", evidence=(finding,))}) for each in report.threats)
+    run = report.provenance.model_copy(update={"suite": "quick@7"})
+    report = report.model_copy(update={"warnings": (finding,), "threats": suspect, "provenance": run})
+    show.report(report)
+    said = capsys.readouterr().out
+    assert said.count("No better than guessing.") == 1
+    assert "suite quick@7" in said
+    assert "masking" not in said
+
+
+def test_an_interrupt_before_anything_runs_ends_quietly(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, name, *rest):
+            if name == "sparring.commands.root":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "sparring.commands.root", raising=False)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_hostile_text_of_a_service_does_not_reach_the_terminal(sparring, files, worker):

@@ -53,8 +53,11 @@ def test_a_redis_that_is_named_is_the_one_looked_at(found, redis_url, tmp_path, 
 def test_a_stack_that_has_just_come_up_may_wait_for_its_worker(found, tmp_path, redis_url, monkeypatch):
     folder = tmp_path / "data"
     with serving(settings_in(folder, redis_url=redis_url)) as served:
-        (folder / "stack.json").write_text(json.dumps({"url": served.url, "key": served.key, "data": str(folder)}))
-        new = found(REDIS_URL=redis_url)["workers"]
+        note = {"url": served.url, "key": served.key, "data": str(folder), "redis": "unix:///q.sock"}
+        (folder / "stack.json").write_text(json.dumps(note))
+        checks = found(REDIS_URL=redis_url)
+        assert checks["queue"].found.startswith("unix:///q.sock")
+        new = checks["workers"]
         os.utime(folder / "stack.json", (1, 1))
         old = found(REDIS_URL=redis_url)["workers"]
     assert (new.level, old.level) == ("ok", "warn")

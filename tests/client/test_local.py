@@ -45,9 +45,9 @@ def test_parts_are_started_by_this_interpreter_and_never_from_the_working_folder
 
 
 def test_a_running_stack_is_found(served, tmp_path):
-    told = {"url": served.url, "key": served.key, "data": str(tmp_path)}
+    told = {"url": served.url, "key": served.key, "data": str(tmp_path), "redis": "unix:///r.sock"}
     (tmp_path / "stack.json").write_text(json.dumps(told))
-    assert local.running(tmp_path) == local.Stack(served.url, served.key, tmp_path)
+    assert local.running(tmp_path) == local.Stack(served.url, served.key, tmp_path, "unix:///r.sock")
 
 
 @pytest.mark.parametrize("note", [None, "", "{", "[]", '{"url": 1}', '{"url": "http://127.0.0.1:%d", "key": "k", "data": "/d"}'])
@@ -91,6 +91,34 @@ def test_a_stack_that_does_not_start_tells_its_last_words(stand_in, tmp_path):
     stand_in("import sys; sys.exit('another stack holds the folder')")
     with pytest.raises(ServiceAway, match="could not be started:\nanother stack holds the folder"), local.started(tmp_path):
         pass
+
+
+def test_a_stack_that_is_interrupted_before_it_is_ready_is_ended_at_once(stand_in, tmp_path, monkeypatch):
+    started = []
+    popen = subprocess.Popen
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local.subprocess, "Popen", lambda *given, **more: started.append(popen(*given, **more)) or started[-1])
+    monkeypatch.setattr(local.select, "select", interrupted)
+    stand_in("import time; time.sleep(600)")
+    with pytest.raises(KeyboardInterrupt), local.started(tmp_path):
+        pass
+    assert started[0].returncode == -signal.SIGTERM
+
+
+def test_a_device_that_is_not_there_is_refused_before_a_stack_is_started(stand_in, tmp_path, monkeypatch, served):
+    monkeypatch.setenv("SPARRING_DATA", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    stand_in("import sys; sys.exit('was started')")
+    for device, said in (("gpu", "this machine has no GPU"), ("cuda:0", "no GPU"), ("bogus", "there is no such device")):
+        with pytest.raises(UsageProblem, match=said), local.service(device):
+            pass
+    # Where a stack runs it is asked: it may get a worker with a GPU yet.
+    (tmp_path / "stack.json").write_text(json.dumps({"url": served.url, "key": served.key, "data": str(tmp_path)}))
+    with local.service("gpu") as client:
+        assert list(client.models.list()) == []
 
 
 def test_a_stack_that_is_never_ready_is_given_up(stand_in, tmp_path, monkeypatch):

@@ -16,12 +16,15 @@ def test_the_suffix_says_what_is_written(tmp_path):
 
 def test_what_cannot_be_written_is_found_beforehand(tmp_path):
     (tmp_path / "folder.html").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     for paths, said in (
         (["report.pdf"], "nothing is written as .pdf"),
         (["report"], "a file without a suffix"),
         (["nowhere/report.html"], "does not exist"),
         (["folder.html"], "this is a folder"),
         (["a.html", "./a.html"], "given twice"),
+        (["loop/a.html"], "-o .*loop cannot be looked at: Too many levels"),
+        (["n" * 300 + ".html"], "cannot be looked at: File name too long"),
     ):
         with pytest.raises(UsageProblem, match=said):
             outputs([tmp_path / path for path in paths])

@@ -18,10 +18,19 @@ def wire(answer):
     return Wire("http://service.test", "svc_x", httpx2.MockTransport(answer))
 
 
-@pytest.mark.parametrize("url", ["service.test", "ftp://service.test", "http://", ""])
+@pytest.mark.parametrize(
+    "url", ["service.test", "ftp://service.test", "http://", "", "http://[::1", "http://h:port", "http://h:99999", "http://a\nb"]
+)
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(UsageProblem, match="no address"):
         Wire(url, None)
+
+
+@pytest.mark.parametrize("key", ["svc_…", "svc_a b", "clé", "svc_\x1b"])
+def test_what_no_key_can_be_is_refused_and_not_repeated(key):
+    with pytest.raises(UsageProblem, match="characters that no key has") as caught:
+        Wire("http://service.test", key)
+    assert key not in str(caught.value)
 
 
 def test_nobody_there_says_where(free_port):

@@ -1,0 +1,30 @@
+"""`sparring` itself: every command under its name."""
+
+import typer
+
+from sparring.commands import catalogue, doctor, evaluate, export, jobs, keys, report, stack, uploads
+
+app = typer.Typer(
+    name="sparring",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="The opponent a model trains against: how robust is it?",
+)
+for command in (evaluate.evaluate, evaluate.craft, stack.up, stack.demo, export.export, doctor.doctor):
+    app.command()(command)
+app.add_typer(uploads.models, name="models")
+app.add_typer(uploads.datasets, name="datasets")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
+app.add_typer(report.app, name="report")
+app.add_typer(catalogue.attacks, name="attacks")
+app.add_typer(catalogue.suites, name="suites")
+
+
+@app.command()
+def version() -> None:
+    """The version of this command."""
+    from sparring import __version__
+
+    typer.echo(f"sparring {__version__}")
