@@ -1,5 +1,6 @@
 """What an attacker may ask of a model, as types; and the white-box target that answers everything."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -8,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks.problem import Goal
+from sparring.attacks.rows import where
 from sparring.attacks.windows import Plan, Windows, plan
+
+Rank = Callable[[Tensor, Tensor], Tensor]
+"""(loss (B,), its gradient (B, …)) -> (B,)."""
 
 
 class Near(Protocol):
@@ -64,8 +69,11 @@ class GradientAccess(ScoreAccess, Protocol):
         """At x (B, …): logits (B, K), each row's `loss(logits)` (B,), and that loss's gradient (B, …)."""
         ...
 
-    def slopes(self, losses: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """At x (B, …): logits (B, K), each row's `losses(logits)` (B, J), and their gradients (B, J, …)."""
+    def slope_of_least(self, losses: Callable[[Tensor], Tensor], rank: Rank, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """At x (B, …): logits (B, K), that one of each row's `losses(logits)` (B, J) whose rank is the least, and its gradient.
+
+        Of losses that rank alike it is the first.
+        """
         ...
 
 
@@ -96,6 +104,12 @@ class Target:
         self._plan: tuple[nn.Module, torch.Size, Plan | None] | None = None
         self.tell: Callable[[float], None] = lambda share: None
         """Where progress is told; replaced by whoever wants to hear."""
+
+    def exact(self) -> "Target":
+        """The same, every slope from `search`."""
+        other = copy.copy(self)
+        other.climber = None
+        return other
 
     @property
     def tile(self) -> int:
@@ -140,22 +154,32 @@ class Target:
 
     def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, K), losses (B,) and gradient (B, …) from the search copy; at most one tile of rows."""
-        logits, losses, grads = self.slopes(lambda z: loss(z)[:, None], x)
-        return logits, losses[:, 0], grads[:, 0]
+        return self.slope_of_least(lambda logits: loss(logits)[:, None], lambda loss, grad: loss, x)
 
-    def slopes(self, losses: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, K), losses (B, J) and gradients (B, J, …) from one forward and J backward passes; at most one tile of rows."""
+    def slope_of_least(self, losses: Callable[[Tensor], Tensor], rank: Rank, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, K), loss (B,) and gradient (B, …) from one forward and J backward passes; at most one tile of rows.
+
+        Two gradients are held at a time, however many losses there are.
+        """
         if len(x) > self._tile:
             raise ValueError(f"a slope takes at most one tile of {self._tile} rows, not {len(x)}")
         part, count = next(self._tiles(x))
         part = part.detach().requires_grad_()
         with torch.enable_grad():
             logits = (self.climber or self.search)(part)
-            values = losses(logits[:count])
-            grads = [self._grad(values[:, j], part, last=j + 1 == values.shape[1])[:count] for j in range(values.shape[1])]
+            columns = losses(logits[:count]).unbind(1)
+        for at, column in enumerate(columns):
+            grad, loss = self._grad(column, part, last=at + 1 == len(columns))[:count], column.detach()
+            place = rank(loss, grad)
+            if at == 0:
+                best, slope, least = loss, grad, place
+            else:
+                nearer = place < least
+                best, slope = torch.where(nearer, loss, best), where(nearer, grad, slope)
+                least = torch.where(nearer, place, least)
         self.spent.forwards += count
-        self.spent.backwards += count * len(grads)
-        return logits[:count].detach(), values.detach(), torch.stack(grads, 1) if len(grads) > 1 else grads[0][:, None]
+        self.spent.backwards += count * len(columns)
+        return logits[:count].detach(), best, slope
 
     def _grad(self, loss: Tensor, x: Tensor, *, last: bool) -> Tensor:
         (grad,) = torch.autograd.grad(loss.sum(), x, allow_unused=True, retain_graph=not last) if loss.requires_grad else (None,)

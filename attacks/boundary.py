@@ -34,13 +34,13 @@ def nearest(candidates: int) -> Probe[GradientAccess]:
 
     def look(target: GradientAccess, problem: Problem, x: Tensor, *, slope: bool) -> Point:
         goal, grad = problem.goal, None
+
+        def distance(loss: Tensor, grad: Tensor) -> Tensor:
+            length = problem.ball.norm.dual(grad)
+            return torch.where(length > 0, loss.abs() / length, float("inf")).nan_to_num(nan=float("inf"))
+
         if slope:
-            logits, values, grads = target.slopes(lambda z: gaps(z, goal.labels), x)
-            lengths = problem.ball.norm.dual(grads.flatten(0, 1)).reshape(values.shape)
-            distance = torch.where(lengths > 0, values.abs() / lengths, float("inf")).nan_to_num(nan=float("inf"))
-            choice = distance.argmin(1)
-            rows = torch.arange(len(x), device=x.device)
-            loss, grad = values[rows, choice], grads[rows, choice]
+            logits, loss, grad = target.slope_of_least(lambda z: gaps(z, goal.labels), distance, x)
         else:
             logits = target.logits(x)
             loss = goal.margin(logits)

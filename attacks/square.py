@@ -23,7 +23,7 @@ from sparring.contract import attacks as contract
 
 _START, _MOVE = 1, 2  # streams of randomness
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
-_TILES, _TINY = 5, 1e-12
+_TILES, _TINY, _NOTHING = 5, 1e-12, 1e-5
 
 
 def sides(share: float, height: int, width: int, least: int) -> list[tuple[int, int]]:
@@ -169,9 +169,12 @@ def masses(seen: Picture, share: float) -> Propose:
         mass = ((squares * (inside | source)).sum((2, 3), keepdim=True) + unused / seen.channels).sqrt()
         signs = torch.where(draws[:, 5:] < 0.5, -1.0, 1.0)[:, :, None, None]
         here = (squares * inside).sum((2, 3), keepdim=True).sqrt()
-        fresh = (old / here.clamp(min=_TINY) + shaped(place, halvings, (draws[:, 4] < 0.5).long()) * signs) * inside
-        size_now = fresh.square().sum((2, 3), keepdim=True).sqrt()
-        moved = torch.where(inside, fresh * (mass / size_now.clamp(min=_TINY)), old * ~source)
+        added = shaped(place, halvings, (draws[:, 4] < 0.5).long()) * signs
+        fresh = (old / here.clamp(min=_TINY) + added) * inside
+        length = fresh.square().sum((2, 3), keepdim=True).sqrt()
+        cancelled = length < _NOTHING  # the window held the same bump turned round; the mass must not vanish with it
+        shape = torch.where(cancelled, added, fresh / torch.where(cancelled, 1.0, length))
+        moved = torch.where(inside, shape * mass, old * ~source)
         return problem.ball.project(problem.x + seen.close(moved, best))
 
     return propose

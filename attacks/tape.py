@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-_FACTS = frozenset({"__get__", "size", "dim", "ndimension", "numel", "stride", "is_contiguous", "is_floating_point", "__len__", "sym_size"})
+_FACTS = frozenset({"__get", "size", "dim", "ndimension", "numel", "stride", "is_contiguous", "is_floating_point", "__len", "sym_size"})
 """What may be asked of a tensor without its numbers having a say in what is done next."""
 
 
@@ -66,7 +66,7 @@ class _Recorder(TorchFunctionMode):
         if step.reads:
             if isinstance(out, Tensor) or (isinstance(out, (tuple, list)) and any(isinstance(part, Tensor) for part in out)):
                 self.steps.append(step._replace(out=self.number(out)))
-            elif step.name.rstrip("_") not in {fact.rstrip("_") for fact in _FACTS}:
+            elif step.name not in _FACTS:
                 self.sound = False
         return out
 

@@ -20,7 +20,7 @@ from sparring.attacks.rows import pick
 from sparring.attacks.tape import At, Step, Tape, play, record
 
 _EXACT = frozenset({"add", "sub", "mul", "div", "relu", "relu6", "leaky_relu", "hardtanh", "clamp", "batch_norm", "dropout"})
-_SMOOTH = frozenset({"elu", "selu", "celu", "gelu", "silu", "sigmoid", "tanh", "softplus", "hardswish", "hardsigmoid"})
+_SMOOTH = frozenset({"elu", "selu", "celu", "silu", "sigmoid", "tanh", "softplus", "hardswish", "hardsigmoid"})
 _ARGUMENTS = {
     "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
     "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),

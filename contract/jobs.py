@@ -47,7 +47,7 @@ class Evaluate(Frozen):
     seed: Seed = 0
     precision: Literal["exact", "fast"] = "exact"
     """How the attacks compute: `exact` searches in float32; `fast` takes gradients in bfloat16, which can miss a break but never
-    claim one. The verdict is the unchanged model's in any case."""
+    claim one; attacks that look for the smallest change stay exact. The verdict is the unchanged model's in any case."""
     cascade: bool | None = None
     """Try an attack only on the rows that those before it left standing: much faster, and the worst case is the same; but only
     the worst case and each attack's gain are figures then. Unless given, the suites standard and thorough do, others do not."""

@@ -20,6 +20,9 @@ from sparring.storage import queue
 from sparring.storage.database import connect, migrate
 from sparring.storage.settings import Settings
 
+# Read when torch is first imported: test processes share the cores, and threads that wait for each other's work do so by spinning.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def _eventually(condition: Callable[[], object], seconds: float = 30) -> object:
     end = time.monotonic() + seconds

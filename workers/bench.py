@@ -125,7 +125,11 @@ def aim(
     if order.job.kind == "evaluate" and order.job.precision == "fast":
         if not halves(device):
             return model, Target(model, search, tile), (*done, "slopes in float32: this processor has no bfloat16 arithmetic")
-        return model, Target(model, search, tile, Halved(search)), (*done, "slopes in bfloat16")
+        return (
+            model,
+            Target(model, search, tile, Halved(search)),
+            (*done, "slopes in bfloat16, but not where the smallest change is looked for"),
+        )
     return model, Target(model, search, tile), done
 
 

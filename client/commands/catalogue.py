@@ -4,16 +4,22 @@ from typing import Annotated
 
 import typer
 
+from sparring.commands import options as o
+
 attacks = typer.Typer(no_args_is_help=True, help="Attacks: list, show.")
 suites = typer.Typer(no_args_is_help=True, help="Suites of attacks: list, show.")
 
 
 @attacks.command("list")
-def list_attacks() -> None:
+def list_attacks(as_json: o.Json = False) -> None:
     """Every attack, and short names for some."""
     from sparring import show
+    from sparring.contract.catalogue import ATTACK_INFOS
     from sparring.parsing import ALIASES, KINDS
 
+    if as_json:
+        show.as_json(ATTACK_INFOS.values())
+        return
     rows = [(kind, a.title, a.access, a.knowledge, ", ".join(a.norms), a.paper) for kind, a in KINDS.items()]
     show.table("", ("name", "title", "access", "knowledge", "norms", "paper"), rows)
     show.table("\nshort names", ("name", "means"), ALIASES.items())
@@ -54,14 +60,16 @@ def _example(meant: str) -> str:
 
 
 @suites.command("list")
-def list_suites() -> None:
+def list_suites(as_json: o.Json = False) -> None:
     """Every suite: how much it runs, and what it is for."""
     from sparring import show
-    from sparring.contract.attacks import CASCADES, PURPOSES, SUITES
+    from sparring.contract.catalogue import SUITE_INFOS
 
-    rows = [
-        (name, version, len(members), "yes" if name in CASCADES else "no", PURPOSES[name]) for name, (version, members) in SUITES.items()
-    ]
+    infos = SUITE_INFOS.values()
+    if as_json:
+        show.as_json(infos)
+        return
+    rows = [(one.name, one.version, len(one.attacks), "yes" if one.cascade else "no", one.purpose) for one in infos]
     show.table("", ("name", "version", "attacks", "cascade", "what it is for"), rows, ("attacks",))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import problem as problems
 from sparring.attacks import random
-from sparring.attacks.access import Target
+from sparring.attacks.access import Rank, Target
 from sparring.attacks.norms import Bounds, ball
 from sparring.attacks.problem import Goal, Problem
 from sparring.attacks.search import search_copy
@@ -123,7 +123,7 @@ class Spy:
         self.asked += len(x)
         return self.inner.slope(loss, x)
 
-    def slopes(self, losses: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def slope_of_least(self, losses: Callable[[Tensor], Tensor], rank: Rank, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert self.access == "gradient", "asked for a gradient without the right to it"
         self.asked += len(x)
-        return self.inner.slopes(losses, x)
+        return self.inner.slope_of_least(losses, rank, x)

@@ -14,6 +14,7 @@ import pytest
 from sparring import cli, parsing, show
 from sparring.commands import evaluate
 from sparring.contract.attacks import ATTACKS, PGD, SUITES, describe
+from sparring.contract.catalogue import ATTACK_INFOS, SUITE_INFOS
 from sparring.contract.jobs import Craft
 from sparring.contract.report import Finding, Report, Trust
 from sparring.contract.states import Reason
@@ -82,6 +83,13 @@ def test_the_list_of_attacks_has_all_and_their_short_names(sparring):
         for cell in (attack.title, attack.access, attack.knowledge, ", ".join(attack.norms), attack.paper[:60]):
             assert cell in row
     assert "apgd-t    apgd:loss=dlr,targets=9" in said
+
+
+@pytest.mark.parametrize(("noun", "infos"), [("attacks", ATTACK_INFOS), ("suites", SUITE_INFOS)], ids=["attacks", "suites"])
+def test_lists_are_json_on_request_as_the_service_tells_them(sparring, noun, infos):
+    done = sparring(noun, "list", "--json", url="http://127.0.0.1:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == [info.model_dump(mode="json") for info in infos.values()]
 
 
 @pytest.mark.parametrize("name", [*map(describe.kind, ATTACKS), *ALIASES])

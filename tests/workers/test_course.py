@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from workers.orders import digits, export, network, order, trained
 
 from sparring.workers.course import attack_shard
@@ -102,3 +103,25 @@ def test_vat_measures_how_far_the_prediction_moves(folder: Path) -> None:
     done = attacked(folder, [{"kind": "vat"}], norm="l2", eps=(0.1, 0.5))
     near, far = (ended.tallies[0].divergence for ended in done.ended)
     assert 0 < near < far
+
+
+class Broken(nn.Module):
+    """Whoever asks it is found out."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        raise AssertionError("asked for a slope")
+
+
+def test_the_smallest_change_is_never_looked_for_in_few_digits(folder: Path) -> None:
+    job = {"threats": [{"norm": "l2", "eps": 0.5}], "attacks": [{"kind": kind, "steps": 3} for kind in ("fab", "fmn", "deepfool")]}
+    for more in ({}, {"cascade": True}):
+        given = order(folder, folder / "model.pt2", folder / "data.npz", job | more)
+        _, bench = preflight(given, torch.device("cpu"), 64)
+        plain = attack_shard(given.job, bench, np.arange(20), lambda more: None)
+        bench.target.climber = Broken()
+        hurried = attack_shard(given.job, bench, np.arange(20), lambda more: None)
+        assert np.array_equal(plain.ended[0].witness, hurried.ended[0].witness)
+        assert [a.queries for a in plain.ended[0].tallies] == [a.queries for a in hurried.ended[0].tallies]
+        assert [a.backwards for a in plain.ended[0].tallies] == [a.backwards for a in hurried.ended[0].tallies]
+        with pytest.raises(AssertionError, match="asked for a slope"):
+            bench.target.slope(lambda logits: logits[:, 0], bench.rows(torch.arange(3)))
