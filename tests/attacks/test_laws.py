@@ -9,7 +9,7 @@ from torch import nn
 
 from sparring.contract.attacks import AttackSpec
 
-WITHOUT_CHANCE = ("fgsm", "fgm", "bim", "mifgsm", "ascent", "deepfool", "cw", "ddn", "fmn", "fab")
+WITHOUT_CHANCE = ("fgsm", "fgm", "bim", "mifgsm", "ascent", "deepfool", "cw", "ddn", "fmn", "fab", "transfer", "substitute")
 every = pytest.mark.parametrize(("spec", "norm"), EVERY, ids=IDS)
 bounded = pytest.mark.parametrize(("spec", "norm"), [(s, n) for s, n in EVERY if s.bounded])
 
