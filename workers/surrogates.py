@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +26,13 @@ from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.quantity import value
 from sparring.contract.report import Score, SurrogateResult
 from sparring.contract.runner import Order, Other
+from sparring.defenses.fit import fit
 from sparring.workers.architectures import Standardised, afresh, architecture, is_picture
 from sparring.workers.bench import Bench, Facts, feasible, prepared
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import load_model
 
-_BATCH, _RATE = 64, 1e-3
 _COMPARED = 2048
 """Evaluated rows on which a surrogate is compared with the target."""
 
@@ -224,22 +224,10 @@ def _fresh(order: Order, bench: Bench, lesson: Lesson, x: Tensor, classes: int) 
 
 
 def _fit(module: nn.Module, x: Tensor, y: Tensor, epochs: int, tell: Callable[[int], None]) -> nn.Module:
-    """Plain training by Adam; deterministic for a seed of torch, on one thread."""
-    optimizer = torch.optim.Adam((p for p in module.parameters() if p.requires_grad), lr=_RATE)
-    module.train()
-    for _ in range(epochs):
-        for batch in _batches(len(x)):
-            loss = nn.functional.cross_entropy(module(x[batch]), y[batch])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
+    """Plain training, from the state of torch's own generator on."""
+    for _ in fit(module, x, y, epochs=epochs, seed=int(torch.randint(2**31, ()))):
         tell(1)
-    return module.eval().requires_grad_(False)
-
-
-def _batches(count: int) -> Iterator[Tensor]:
-    """Row numbers in a random order, in batches of even size: none of a single row, which batch norm cannot take."""
-    yield from torch.randperm(count).tensor_split(max(1, -(-count // _BATCH)))
+    return module.requires_grad_(False)
 
 
 def _questioned(
