@@ -33,6 +33,7 @@ from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import load_model
 
+_RATE = 1e-3
 _COMPARED = 2048
 """Evaluated rows on which a surrogate is compared with the target."""
 
@@ -225,7 +226,7 @@ def _fresh(order: Order, bench: Bench, lesson: Lesson, x: Tensor, classes: int) 
 
 def _fit(module: nn.Module, x: Tensor, y: Tensor, epochs: int, tell: Callable[[int], None]) -> nn.Module:
     """Plain training, from the state of torch's own generator on."""
-    for _ in fit(module, x, y, epochs=epochs, seed=int(torch.randint(2**31, ()))):
+    for _ in fit(module, x, y, epochs=epochs, rate=_RATE, seed=int(torch.randint(2**31, ()))):
         tell(1)
     return module.requires_grad_(False)
 

@@ -22,7 +22,7 @@ Threats = Annotated[list[str] | None, typer.Option("--threat", help="A threat in
 Targeted = Annotated[bool, typer.Option("--targeted", help="A row is broken only when it is taken for its target class.")]
 
 
-class _Sides:
+class Sides:
     """Model and data as the command line names them: each an id, or a file with what is declared about it.
 
     Training rows, if there are any, are declared as the data are.
@@ -69,7 +69,7 @@ class _Sides:
         return found
 
 
-def _run(sides: _Sides, make: "Callable[..., Evaluate | Craft]", wanted: "Sequence[Output]", device: str, as_json: bool) -> None:
+def _run(sides: Sides, make: "Callable[..., Evaluate | Craft]", wanted: "Sequence[Output]", device: str, as_json: bool) -> None:
     from sparring import local, outputs, show
     from sparring.progress import cancelled_if_interrupted, follow
 
@@ -86,7 +86,7 @@ def _run(sides: _Sides, make: "Callable[..., Evaluate | Craft]", wanted: "Sequen
             show.tell(f"\nreport: sparring report open {job.id}")
 
 
-def _job(kind: Any, **given: Any) -> "Callable[..., Evaluate | Craft]":
+def job_maker(kind: Any, **given: Any) -> "Callable[..., Evaluate | Craft]":
     """Makes the job once the uploads are known; whatever else is wrong with it is raised now."""
     from sparring.parsing import made
 
@@ -157,7 +157,7 @@ def evaluate(
     from sparring.outputs import outputs
 
     wanted = outputs(output or ())
-    make = _job(
+    make = job_maker(
         Evaluate,
         threats=parsing.threats(norm, eps or (), threat or (), targeted),
         attacks=tuple(map(parsing.attack, attack or ())),
@@ -174,7 +174,7 @@ def evaluate(
     )
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
-    _run(_Sides(model, data, model_spec, data_spec, training), make, wanted, device, as_json)
+    _run(Sides(model, data, model_spec, data_spec, training), make, wanted, device, as_json)
 
 
 def craft(
@@ -212,7 +212,7 @@ def craft(
     threats = parsing.threats(norm, eps or (), threat or (), targeted)
     if len(threats) != 1:
         raise UsageProblem(f"{len(threats)} threats are given, but examples are crafted within one", "Run the command once for each")
-    make = _job(Craft, threat=threats[0], attack=parsing.attack(attack), rows=rows, seed=seed, device=device, timeout=timeout)
+    make = job_maker(Craft, threat=threats[0], attack=parsing.attack(attack), rows=rows, seed=seed, device=device, timeout=timeout)
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
-    _run(_Sides(model, data, model_spec, data_spec, training), make, wanted, device, as_json)
+    _run(Sides(model, data, model_spec, data_spec, training), make, wanted, device, as_json)

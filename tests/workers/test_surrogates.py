@@ -18,7 +18,7 @@ from workers import orders
 
 FGSM = {"kind": "fgsm"}
 TRANSFER = {"kind": "transfer", "attack": FGSM, "architectures": ["mlp"], "epochs": 8}
-SUBSTITUTE = {"kind": "substitute", "attack": FGSM, "seeds": 40, "rounds": 3, "epochs": 6}
+SUBSTITUTE = {"kind": "substitute", "attack": FGSM, "seeds": 60, "rounds": 3, "epochs": 30}
 JOB = {"threats": [{"norm": "linf", "eps": 0.1}, {"norm": "linf", "eps": 0.2}], "attacks": [FGSM, TRANSFER, SUBSTITUTE], "rows": 200}
 
 
@@ -56,12 +56,12 @@ def test_the_report_tells_of_every_surrogate_and_what_it_took(done: Order) -> No
         assert white.surrogates == ()
         (mlp,), (other,) = gray.surrogates, black.surrogates
         assert (mlp.name, mlp.rows, mlp.queries) == ("mlp", 400, 0), "rows that are not evaluated, and no others"
-        assert (other.name, other.rows, other.queries) == ("substitute", 40, 160)
+        assert (other.name, other.rows, other.queries) == ("substitute", 60, 240)
         for each in (mlp, other):
             assert each.accuracy is not None
             assert each.accuracy.total == each.agreement.total == 200
-            assert each.agreement.rate > 0.6
-    assert told.cost.queries == sum(each.queries for result in told.threats for each in result.each) + 200 + 160
+            assert each.agreement.rate > 0.5
+    assert told.cost.queries == sum(each.queries for result in told.threats for each in result.each) + 200 + 240
 
 
 def test_who_knows_more_breaks_more_and_the_levels_are_those_of_the_rows(done: Order) -> None:
