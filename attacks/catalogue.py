@@ -1,5 +1,6 @@
 """Every attack of the contract as a sentence of the engine."""
 
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from sparring.attacks.access import Decisions, GradientAccess, Scores
@@ -36,6 +37,7 @@ from sparring.attacks.parts import (
 from sparring.attacks.problem import Attack, Outcome, Problem
 from sparring.attacks.sparse import sparse_auto
 from sparring.attacks.square import square
+from sparring.attacks.transfer import transfer
 from sparring.contract.attacks import (
     APGD,
     BIM,
@@ -55,6 +57,8 @@ from sparring.contract.attacks import (
     GradientAscent,
     Noise,
     Square,
+    Substitute,
+    Transfer,
 )
 from sparring.contract.quantity import value
 
@@ -148,9 +152,26 @@ def noise(spec: Noise) -> Attack[Decisions]:
     return climb(decision, redraw, spec.draws - 1, anywhere)
 
 
-def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem) -> Outcome:
+Surrogates = Callable[[Transfer | Substitute], Sequence[GradientAccess]]
+"""The models that an attacker has beside the target, for an attack that uses such."""
+
+
+def shown(spec: Transfer | Substitute, eps: float, surrogates: Surrogates) -> Attack[Decisions]:
+    """A white-box attack on other models, and what came of it shown to the target."""
+
+    def white(target: GradientAccess, problem: Problem) -> Outcome:
+        return run(spec.attack, eps, target, problem)
+
+    return transfer(white, surrogates(spec))
+
+
+def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, surrogates: Surrogates | None = None) -> Outcome:
     """Run one attack of the contract; it is handed exactly the access its spec declares. `eps` in units of the data."""
     match spec:
+        case Transfer() | Substitute():
+            if surrogates is None:
+                raise ValueError(f"{spec.kind} needs surrogates")
+            return shown(spec, eps, surrogates)(Decisions(target), problem)
         case Noise():
             return noise(spec)(Decisions(target), problem)
         case Square():

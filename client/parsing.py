@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sparring.contract.attacks import ATTACKS, AttackSpec, describe
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
-from sparring.contract.jobs import Ref
+from sparring.contract.refs import Ref
 from sparring.contract.threat import Norm, Threat
 from sparring.errors import UsageProblem
 from sparring.paths import absent, check_readable, kind_of
@@ -72,16 +72,27 @@ def attack(text: str) -> AttackSpec:
     given: dict[str, str] = {}
     for part in rest.split(",") if colon else ():
         setting, equals, value = (piece.strip() for piece in part.partition("="))
+        whole, _, inner = setting.partition(".")
         if not equals:
             raise UsageProblem(f"--attack {text}: {part.strip()!r} is not of the form setting=value", hint)
-        if setting not in known:
+        if whole not in known or (inner and whole != "attack"):
             raise UsageProblem(f"--attack {text}: {name} has no setting {setting!r}", hint)
         if setting in given:
             raise UsageProblem(f"--attack {text}: {setting} is given twice")
         given[setting] = value
     preset_settings = dict(part.split("=") for part in preset.split(",") if part)
-    made_of: AttackSpec = made(spec, f"--attack {text}", **(preset_settings | given))
+    made_of: AttackSpec = made(spec, f"--attack {text}", **_nested(spec, preset_settings | given))
     return made_of
+
+
+def _nested(spec: type[BaseModel], given: dict[str, str]) -> dict[str, Any]:
+    """`attack=pgd`, `attack.steps=50` as the settings of an attack within."""
+    own: dict[str, Any] = {name: value for name, value in given.items() if not name.startswith("attack")}
+    inner = {name.partition(".")[2]: value for name, value in given.items() if name.startswith("attack.")}
+    if inner or "attack" in given:
+        kind = given.get("attack") or spec.model_fields["attack"].default.kind
+        own["attack"] = {"kind": kind} | inner
+    return own
 
 
 def threat(text: str) -> Threat:

@@ -1,17 +1,16 @@
 """Jobs: what a user asks a worker to do. Models and data are named by sha256 or id, never by path."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, TypeAdapter, model_validator
 
-from sparring.contract.attacks import CASCADES, SUITES, AttackSpec, Knowledge, SuiteName
+from sparring.contract.attacks import CASCADES, SUITES, AttackSpec, Knowledge, Substitute, SuiteName, Transfer
 from sparring.contract.base import Frozen, require_kind
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
 from sparring.contract.quantity import Listed, NotBool, NotEmpty
+from sparring.contract.refs import Need, Ref
 from sparring.contract.threat import Norm, Threat
-
-Ref = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$|^(mdl|dat)_[0-9a-z]{20}$")]
-"""An id (`mdl_…`, `dat_…`) or the sha256 of what was uploaded; with a sha256 the newest upload of those bytes is meant."""
 
 Seconds = Annotated[int, Field(ge=1, le=30 * 24 * 3600), NotBool]
 Seed = Annotated[int, Field(ge=0, lt=2**63), NotBool]
@@ -26,6 +25,17 @@ def _fits(attack: AttackSpec, threat: Threat, where: str) -> None:
         raise ValueError(f"{where}: {attack.kind} is not defined for norm {threat.norm} (it knows {known})")
     if threat.targeted and not attack.targetable:
         raise ValueError(f"{where}: {attack.kind} cannot aim at a class; leave it out, or ask for an untargeted threat")
+    if isinstance(attack, (Transfer, Substitute)):
+        _fits(attack.attack, threat, f"{where}.attack")
+
+
+def _needs(training: Ref | None, attacks: Iterable[tuple[str, AttackSpec]]) -> dict[str, Need]:
+    """By the word of the job: its training rows are `training`, and a surrogate is what names it."""
+    found = {} if training is None else {"training": Need("dataset", training, "/training")}
+    for place, attack in attacks:
+        for at, ref in enumerate(attack.models if isinstance(attack, Transfer) else ()):
+            found.setdefault(ref, Need("model", ref, f"{place}/models/{at}"))
+    return found
 
 
 class Evaluate(Frozen):
@@ -40,6 +50,8 @@ class Evaluate(Frozen):
     suite: SuiteName | None = None
     knowledge: Annotated[frozenset[Knowledge], NotEmpty(), Listed, PlainSerializer(sorted)] = frozenset({"white", "gray", "black"})
     """What the attacker may know; attacks of a suite that need more are left out."""
+    training: Ref | None = None
+    """Rows that the attacker has, for attacks that train a model of their own; unless given, those of `data` that are not evaluated."""
     corruptions: Annotated[tuple[CorruptionName, ...], Field(max_length=len(CORRUPTIONS)), Listed] = ()
     """Common corruptions to measure as well, each in five severities; the data must be pictures with bounds."""
     rows: Rows | None = None
@@ -102,7 +114,12 @@ class Evaluate(Frozen):
             return self.attacks
         _, attacks = SUITES[self.suite or "quick"]
         able = (a for a in attacks if threat.norm in a.norms and a.knowledge in self.knowledge)
+        able = (a for a in able if not isinstance(a, (Transfer, Substitute)) or threat.norm in a.attack.norms)
         return tuple(a for a in able if a.targetable or not threat.targeted)
+
+    def needs(self) -> dict[str, Need]:
+        """Uploads it needs beside its model and its data, each under a name of its own."""
+        return _needs(self.training, ((f"/attacks/{at}", attack) for at, attack in enumerate(self.attacks)))
 
 
 class Craft(Frozen):
@@ -113,6 +130,8 @@ class Craft(Frozen):
     data: Ref
     threat: Threat
     attack: AttackSpec
+    training: Ref | None = None
+    """As for an evaluation."""
     rows: Rows | None = None
     seed: Seed = 0
     timeout: Seconds = 6 * 3600
@@ -131,6 +150,10 @@ class Craft(Frozen):
     def against(self, threat: Threat) -> tuple[AttackSpec, ...]:
         """The one attack."""
         return (self.attack,)
+
+    def needs(self) -> dict[str, Need]:
+        """Uploads it needs beside its model and its data, each under a name of its own."""
+        return _needs(self.training, [("/attack", self.attack)])
 
 
 # Discriminator, not Field: FastAPI would take a Field for its own, and apply it to what the validator returns.

@@ -130,3 +130,11 @@ class NotEmpty:
         if not items:
             raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
         return items
+
+
+def _names(given: Any) -> Any:
+    return given.split("+") if isinstance(given, str) else _listed(given)
+
+
+PlusSeparated = BeforeValidator(_names)
+"""For a tuple of words, which a user may write as `mlp+cnn`."""

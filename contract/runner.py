@@ -10,6 +10,14 @@ from sparring.contract.resources import DatasetInfo, ModelInfo
 from sparring.contract.states import Progress, Reason
 
 
+class Other(Frozen):
+    """Something else the job needs."""
+
+    info: ModelInfo | DatasetInfo
+    path: str
+    """The verified blob, read-only."""
+
+
 class Order(Frozen):
     """Horse to runner, once: everything one job needs."""
 
@@ -20,6 +28,8 @@ class Order(Frozen):
     """The verified blob, read-only."""
     data: DatasetInfo
     data_path: str
+    others: dict[str, Other] = Field(default_factory=dict)
+    """What else the job needs, by the name it has there."""
     cache: str
     """Folder of unpacked datasets by sha256, shared by runners."""
     out: str

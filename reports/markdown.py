@@ -74,7 +74,9 @@ def _attacks(result: ThreatResult, report: Report) -> str:
     title = f"### {escape(text.threat_text(result.threat))}"
     own = filter(None, [_findings(text.own_evidence(result, report))])
     proved = filter(None, [text.proved_text(result)])
-    return "\n\n".join([title, _table(head, rows), "\n".join(settings), *distance, *proved, *own])
+    columns, known = text.level_table(result)
+    levels = [_table(columns, known)] if known else []
+    return "\n\n".join([title, _table(head, rows), "\n".join(settings), *levels, *distance, *proved, *own])
 
 
 def _curves(report: Report) -> str:

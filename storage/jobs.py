@@ -47,6 +47,7 @@ def accept(engine: Engine, job: Job, *, project: str = DEFAULT_PROJECT, key: str
         if created is None:
             # Another transaction with this key was first; the insert has waited for its end.
             return _same(connection, _by_key(connection, project, key).one(), job), False
+        _keep_inputs(connection, created, job)
         announce(connection, created["id"])
         record_state(connection, created["id"])
         return _info(connection, created), True
@@ -138,12 +139,24 @@ def _same(connection: Connection, row: RowMapping, job: Job) -> JobInfo:
     return _info(connection, row)
 
 
+def _keep_inputs(connection: Connection, row: RowMapping, job: Job) -> None:
+    """Writes down what the job needs beside its model and its data. Raises Missing when something is not there."""
+    for name, need in job.needs().items():
+        find, column = (find_model, "model_id") if need.kind == "model" else (find_dataset, "data_id")
+        held = {column: find(connection, row["project_id"], need.ref).id}
+        connection.execute(insert(connection, tables.inputs).values(job_id=row["id"], name=name, project_id=row["project_id"], **held))
+
+
 def _hold_inputs(connection: Connection, row: RowMapping) -> None:
-    """Keeps the job's model and data from being deleted until the end of the transaction. Raises Missing if they were."""
-    if row["model_id"] is None or row["data_id"] is None:
-        raise Missing(f"the model or the dataset of {row['id']} was deleted: upload it again and submit a new job")
-    find_model(connection, row["project_id"], row["model_id"])
-    find_dataset(connection, row["project_id"], row["data_id"])
+    """Keeps what the job needs from being deleted until the end of the transaction. Raises Missing if it was."""
+    others = connection.execute(select(tables.inputs).where(tables.inputs.c.job_id == row["id"])).mappings().all()
+    if row["model_id"] is None or row["data_id"] is None or any(each["model_id"] is each["data_id"] for each in others):
+        raise Missing(f"a model or a dataset of {row['id']} was deleted: upload it again and submit a new job")
+    for each in (row, *others):
+        if each["model_id"] is not None:
+            find_model(connection, row["project_id"], each["model_id"])
+        if each["data_id"] is not None:
+            find_dataset(connection, row["project_id"], each["data_id"])
 
 
 def _update(connection: Connection, id: str, **values: object) -> RowMapping:

@@ -1,6 +1,6 @@
 """A model and a dataset made ready, in one process: what preflight measures on and shards are attacked on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparring.attacks.access import Target
+from sparring.attacks.access import GradientAccess, Target
 from sparring.attacks.bounds import Bounded
 from sparring.attacks.operators import Unbounded
 from sparring.attacks.search import Halved, search_copy
-from sparring.contract.attacks import AttackSpec
+from sparring.contract.attacks import AttackSpec, Substitute, Transfer
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
@@ -47,6 +47,8 @@ class Facts(NamedTuple):
     """What decides, in words."""
     scores_only: bool = False
     """The model has no slopes: attacks that need them are left out."""
+    training: int = 0
+    """Rows that the attacker has, to train models of their own: none of them is evaluated."""
 
 
 @dataclass
@@ -59,6 +61,10 @@ class Bench:
     target: Target
     search: tuple[str, ...]
     device: torch.device
+    facts: Facts | None = None
+    """What preflight found; None before it has."""
+    school: Callable[[Transfer | Substitute], Sequence[GradientAccess]] | None = None
+    """Surrogates of an attack that has any."""
 
     def rows(self, index: Tensor) -> Tensor:
         """Rows of the data (B, …) float32, on the device."""
@@ -99,7 +105,7 @@ def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | Non
     if facts and loaded.scores_only != facts.scores_only:
         raise RuntimeError("a model that had a gradient in one process has none in another")
     model, target, done = aim(order, loaded, data, device, tile, probabilities=bool(facts and facts.probabilities))
-    return Bench(data, loaded, model, target, done, device)
+    return Bench(data, loaded, model, target, done, device, facts)
 
 
 def aim(
@@ -156,9 +162,15 @@ def _settled(order: Order, loaded: Loaded, data: Dataset, tile: int) -> Loaded:
         return settle(loaded, x, scores, fit)
 
 
-def feasible(job: Evaluate | Craft, threat: Threat, scores_only: bool) -> tuple[AttackSpec, ...]:
-    """The attacks of a job that the model allows, in their order."""
-    return tuple(attack for attack in job.against(threat) if not (scores_only and attack.access == "gradient"))
+def feasible(job: Evaluate | Craft, threat: Threat, facts: Facts) -> tuple[AttackSpec, ...]:
+    """The attacks of a job that the model and the attacker's rows allow, in their order."""
+    able = (attack for attack in job.against(threat) if not (facts.scores_only and attack.access == "gradient"))
+    return tuple(attack for attack in able if facts.training or not learns(attack))
+
+
+def learns(attack: AttackSpec) -> bool:
+    """Whether the attack needs rows of the attacker's own to train on."""
+    return isinstance(attack, Substitute) or (isinstance(attack, Transfer) and bool(attack.architectures or not attack.models))
 
 
 def first_pass(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

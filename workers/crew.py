@@ -6,7 +6,7 @@ On a GPU there is one of them.
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,6 +24,7 @@ from sparring.workers.course import attack_shard
 from sparring.workers.errors import Refused
 from sparring.workers.preflight import preflight
 from sparring.workers.process import die_with_parent
+from sparring.workers.surrogates import Lesson, School, study
 
 
 class Look(NamedTuple):
@@ -42,8 +43,18 @@ class Attack(NamedTuple):
     facts: Facts
 
 
+class Learn(NamedTuple):
+    """Task: a surrogate, to be kept in `folder`. Answered by Advanced, one for each pass over its rows, and Saved."""
+
+    lesson: Lesson
+    folder: Path
+    plan: str
+    tile: int
+    facts: Facts
+
+
 class Advanced(NamedTuple):
-    """So many more row-attacks are done."""
+    """So many more row-attacks, or passes over training rows, are done."""
 
     more: int
 
@@ -69,6 +80,9 @@ class CrewError(Exception):
         self.trouble = trouble
 
 
+Task = Look | Learn | Attack
+
+
 class _Member:
     """What runs inside a row process."""
 
@@ -77,7 +91,7 @@ class _Member:
         self.bench: Bench | None = None
         self.tile = 0
 
-    def do(self, task: Look | Attack, tell: Callable[[Any], None]) -> Facts | Saved:
+    def do(self, task: Task, tell: Callable[[Any], None]) -> Facts | Saved:
         device = pick(self.wanted)
         if isinstance(task, Look):
             facts, self.bench = preflight(self.order, device, task.tile)
@@ -85,6 +99,11 @@ class _Member:
             return facts
         if self.bench is None or self.tile != task.tile:
             self.bench, self.tile = open_bench(self.order, device, task.tile, task.facts), task.tile
+        if isinstance(task, Learn):
+            study(self.order, self.bench, task.facts, task.lesson, task.folder, task.plan, lambda more: tell(Advanced(more)))
+            return Saved()
+        if self.bench.school is None:
+            self.bench.school = School(self.order, self.bench, task.facts.classes, task.path.parent)
         torch.manual_seed(self.order.job.seed + int(task.rows[0]))  # for models that draw: at least the same each time
         done = attack_shard(self.order.job, self.bench, task.rows, lambda more: tell(Advanced(more)))
         shard.save(task.path, done, task.plan)
@@ -137,13 +156,13 @@ class Crew:
         (facts,) = [answer for answer in self.work([Look(tile)]) if isinstance(answer, Facts)]
         return facts
 
-    def work(self, tasks: list[Look] | list[Attack]) -> Iterator[Facts | Advanced | Saved]:
+    def work(self, tasks: Sequence[Task]) -> Iterator[Facts | Advanced | Saved]:
         """Give every process a task whenever it is free; yields the answers as they come.
 
         Raises:
             CrewError: a task met trouble, or a process died.
         """
-        waiting: list[Look | Attack] = list(tasks)
+        waiting = list(tasks)
         busy: dict[Connection, BaseProcess] = {}
         for process, wire in self._members[: len(waiting)]:
             wire.send(waiting.pop(0))

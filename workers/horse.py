@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from sparring.contract.report import Report
-from sparring.contract.runner import MESSAGE, Done, Failed, Order
+from sparring.contract.runner import MESSAGE, Done, Failed, Order, Other
 from sparring.contract.states import Progress, Reason, State
 from sparring.storage import artifacts, attempts, errors
 from sparring.storage.artifacts import Blob, Folder
@@ -129,7 +129,7 @@ class Attempt:
     def _order(self) -> Order:
         claim, folder = self.claim, self.folder
         self.pulse()
-        for sha in (claim.model.sha256, claim.data.sha256):
+        for sha in (claim.model.sha256, claim.data.sha256, *(other.sha256 for other in claim.others.values())):
             folder.verify(sha, self.pulse)
         self.out.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_over_shards()
@@ -140,6 +140,7 @@ class Attempt:
             model_path=str(folder.local_path(claim.model.sha256)),
             data=claim.data,
             data_path=str(folder.local_path(claim.data.sha256)),
+            others={name: Other(info=other, path=str(folder.local_path(other.sha256))) for name, other in claim.others.items()},
             cache=str(self.settings.cache),
             out=str(self.out),
         )

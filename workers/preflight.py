@@ -14,9 +14,10 @@ from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
 from sparring.workers import corruptions, datasets
-from sparring.workers.bench import Bench, Facts, aim, feasible, first_pass, open_bench
+from sparring.workers.bench import Bench, Facts, aim, feasible, first_pass, learns, open_bench
 from sparring.workers.errors import Refused
 from sparring.workers.prepare import Prepared
+from sparring.workers.surrogates import holdings
 
 _SAMPLE = 256
 _STEADY = 1e-4
@@ -46,7 +47,9 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
     known = bench.data.labels
     labels = scores.argmax(1) if known is None else torch.from_numpy(known[: len(x)].copy()).to(device)
     blind = bench.loaded.scores_only
-    findings += _left_out(order.job) if blind else []
+    own, first, end = holdings(order, bench.data)
+    if own is not bench.data:
+        datasets.check(own, scores.shape[1])
     independent = _independent(bench.target, x, None if blind else labels)
     findings += [*_steady(bench, x, scores), *([] if blind else _gradient(bench, x, labels)), *_ties(scores)]
     findings += [] if independent else [_INTERACT]
@@ -64,11 +67,13 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
         independent=independent,
         search=bench.search,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        findings=tuple(findings),
+        findings=(),
         judge=bench.loaded.judge,
         scores_only=blind,
+        training=end - first,
     )
-    return facts, bench
+    bench.facts = facts._replace(findings=(*findings, *_left_out(order.job, facts)))
+    return bench.facts, bench
 
 
 _PROBABILITIES = Finding(
@@ -105,27 +110,39 @@ def beyond_bounds(job: Evaluate | Craft, data: datasets.Dataset) -> Iterator[Fin
             )
 
 
-def _left_out(job: Evaluate | Craft) -> list[Finding]:
-    """What cannot be run for want of a gradient; Refused if that is all there is against some threat."""
-    absent = sorted({attack.kind for threat in job.threats for attack in job.against(threat) if attack.access == "gradient"})
+def _left_out(job: Evaluate | Craft, facts: Facts) -> Iterator[Finding]:
+    """What cannot be run for want of a gradient, or of rows to train on; Refused if that is all there is against some threat."""
+    wanted = {attack.kind: attack for threat in job.threats for attack in job.against(threat)}
+    blind = sorted(kind for kind, attack in wanted.items() if facts.scores_only and attack.access == "gradient")
+    untrained = sorted(kind for kind, attack in wanted.items() if not facts.training and learns(attack))
     for at, threat in enumerate(job.threats):
-        if not feasible(job, threat, scores_only=True):
+        if not feasible(job, threat, facts):
+            needed = [f"a gradient, which the model does not have ({', '.join(blind)})"] if blind else []
+            needed += [f"rows to train on, and every row is evaluated ({', '.join(untrained)})"] if untrained else []
             raise Refused(
                 "unsupported",
-                f"the model has no gradient to follow, and every attack on threat {at} ({threat.norm}) needs one: {', '.join(absent)}",
-                hint="Ask for attacks that need only scores or decisions, or export the model as .pt2 with `sparring export`.",
-                detail="score_access_only",
+                f"every attack on threat {at} ({threat.norm}) needs {', or '.join(needed)}",
+                hint=(_NO_GRADIENT if blind else _NO_TRAINING),
+                detail="score_access_only" if blind else "training_absent",
             )
-    if not absent:
-        return []
-    return [
-        Finding(
+    if blind:
+        yield Finding(
             code="attacks_left_out",
-            message=f"Attacks that need a gradient were left out: {', '.join(absent)}.",
+            message=f"Attacks that need a gradient were left out: {', '.join(blind)}.",
             hint="What is left is weaker: robust accuracy may be overstated.",
-            evidence={"attacks": [*absent]},
+            evidence={"attacks": [*blind]},
         )
-    ]
+    if untrained:
+        yield Finding(
+            code="training_absent",
+            message=f"Attacks that train a model of their own were left out: {', '.join(untrained)}. Every row of the data is evaluated.",
+            hint=_NO_TRAINING,
+            evidence={"attacks": [*untrained]},
+        )
+
+
+_NO_GRADIENT = "Ask for attacks that need only scores or decisions, or export the model as .pt2 with `sparring export`."
+_NO_TRAINING = "Give the attacker rows of its own: a dataset as `training`, or fewer `rows` to evaluate than the data has."
 
 
 def _unbounded(job: Evaluate | Craft, bench: Bench, x: Tensor) -> Iterator[Finding]:

@@ -29,9 +29,10 @@ from sparring.contract.states import Progress, Reason
 from sparring.workers import assemble, corruptions, shard
 from sparring.workers.assemble import Run
 from sparring.workers.bench import Facts, feasible
-from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Trouble
+from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Learn, Trouble
 from sparring.workers.errors import unexpected
 from sparring.workers.spare import ARITHMETIC
+from sparring.workers.surrogates import curriculum, recall
 from sparring.workers.wire import Lines, send
 
 _TILE = {"cpu": 64, "cuda": 256}
@@ -55,7 +56,8 @@ def plan(order: Order, facts: Facts, tile: int) -> Plan:
     size = min(most, max(2 * tile, -(-facts.rows // (16 * tile)) * tile))
     drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
     given = [order.job, order.model.spec, order.data.spec]
-    found = [facts.device, facts.probabilities, facts.judge, facts.scores_only]
+    found = [facts.device, facts.probabilities, facts.judge, facts.scores_only, facts.training]
+    found += sorted((name, other.info.sha256, other.info.spec.model_dump(mode="json")) for name, other in order.others.items())
     machine = [*found, assemble.processor(), sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
     text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, size, *machine])
     return Plan(hashlib.sha256(text.encode()).hexdigest(), tuple(drawn[at : at + size] for at in range(0, facts.rows, size)))
@@ -139,8 +141,9 @@ def _attack(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace) -> tu
     folder.mkdir(exist_ok=True)
     cut = plan(order, facts, tile)
     paths = [folder / f"{at:05d}.npz" for at in range(len(cut.shards))]
+    _study(crew, order, facts, tile, pace, folder, cut.digest)
     missing = [at for at, path in enumerate(paths) if shard.load(path, cut.digest) is None]
-    attacks = sum(len(feasible(order.job, threat, facts.scores_only)) for threat in order.job.threats)
+    attacks = sum(len(feasible(order.job, threat, facts)) for threat in order.job.threats)
     attacks += len(corruptions.chosen(order.job, facts.shape[1:], facts.spec))
     left = sum(len(cut.shards[at]) for at in missing)
     pace.phase("attack", facts.rows * attacks, (facts.rows - left) * attacks)
@@ -149,6 +152,17 @@ def _attack(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace) -> tu
         if isinstance(answer, Advanced):
             pace.advance("attack", answer.more)
     return paths, cut.digest, len(paths) - len(missing)
+
+
+def _study(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, folder: Path, digest: str) -> None:
+    """Every surrogate that the attacks want, before the first of them."""
+    wanted = [each for each in curriculum(order.job, facts) if recall(folder, each, digest) is None]
+    if not wanted:
+        return
+    pace.phase("train", sum(lesson.passes for lesson in wanted))
+    for answer in crew.work([Learn(lesson, folder, digest, tile, facts) for lesson in wanted]):
+        if isinstance(answer, Advanced):
+            pace.advance("train", answer.more)
 
 
 def _end_with(wire: socket.socket) -> None:

@@ -40,6 +40,12 @@ Bounds = Annotated[str | None, typer.Option(help="Lowest and highest legal value
 Scale = Annotated[float | None, typer.Option(help="Stored numbers are multiplied by this.", rich_help_panel=_UPLOAD_DATA)]
 DataLayout = Annotated[str | None, typer.Option(help="Order of axes in which rows are stored: NCHW or NHWC.", rich_help_panel=_UPLOAD_DATA)]
 
+Training = Annotated[
+    str | None,
+    typer.Option(
+        help="Rows the attacker trains on (.npz or id); unless given, the data's rows that are not evaluated.", show_default=False
+    ),
+]
 Rows = Annotated[int | None, typer.Option(help="Only the first so many rows of the data.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
