@@ -10,8 +10,10 @@ from sparring.attacks.ddn import ddn
 from sparring.attacks.deepfool import deepfool
 from sparring.attacks.diverse import diverse
 from sparring.attacks.engine import climb, knowing, latest, strongest
+from sparring.attacks.estimates import nes, spsa
 from sparring.attacks.fab import fab
 from sparring.attacks.fmn import fmn
+from sparring.attacks.hopskipjump import hopskipjump
 from sparring.attacks.losses import LOSSES, Loss, kl
 from sparring.attacks.parts import (
     aims,
@@ -35,7 +37,10 @@ from sparring.attacks.parts import (
     toward,
 )
 from sparring.attacks.problem import Attack, Outcome, Problem
+from sparring.attacks.rays import rays
+from sparring.attacks.simba import simba
 from sparring.attacks.sparse import sparse_auto
+from sparring.attacks.spherical import spherical
 from sparring.attacks.square import square
 from sparring.attacks.transfer import transfer
 from sparring.contract.attacks import (
@@ -49,13 +54,19 @@ from sparring.contract.attacks import (
     FGSM,
     FMN,
     MIFGSM,
+    NES,
     PGD,
     RFGSM,
+    SPSA,
     VAT,
     AttackSpec,
+    Boundary,
     DeepFool,
     GradientAscent,
+    HopSkipJump,
     Noise,
+    RayS,
+    SimBA,
     Square,
     Substitute,
     Transfer,
@@ -176,6 +187,18 @@ def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, 
             return noise(spec)(Decisions(target), problem)
         case Square():
             return square(spec)(Scores(target), problem)
+        case NES():
+            return nes(spec, eps)(Scores(target), problem)
+        case SPSA():
+            return spsa(spec, eps)(Scores(target), problem)
+        case SimBA():
+            return simba(spec)(Scores(target), problem)
+        case Boundary():
+            return spherical(spec)(Decisions(target), problem)
+        case HopSkipJump():
+            return hopskipjump(spec)(Decisions(target), problem)
+        case RayS():
+            return rays(spec)(Decisions(target), problem)
         case FGSM() | FGM():
             return one_step(spec)(target, problem)
         case RFGSM():

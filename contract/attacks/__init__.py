@@ -5,33 +5,17 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Discriminator
 
 from sparring.contract.attacks.base import Access, AttackBase, Knowledge, Loss
+from sparring.contract.attacks.decision import Boundary, HopSkipJump, RayS
 from sparring.contract.attacks.gradient import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, PGD, RFGSM, VAT, GradientAscent
 from sparring.contract.attacks.gray import Substitute, Transfer
 from sparring.contract.attacks.minimal import CW, DDN, FAB, FMN, DeepFool
-from sparring.contract.attacks.search import Noise, Square
+from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, Square
 from sparring.contract.base import require_kind
 
-AnyAttack = (
-    Noise
-    | FGSM
-    | FGM
-    | RFGSM
-    | GradientAscent
-    | BIM
-    | MIFGSM
-    | DIFGSM
-    | PGD
-    | APGD
-    | VAT
-    | DeepFool
-    | DDN
-    | FMN
-    | CW
-    | FAB
-    | Square
-    | Transfer
-    | Substitute
-)
+White = FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | PGD | APGD | VAT | DeepFool | DDN | FMN | CW | FAB
+Gray = Transfer
+Black = Square | NES | SPSA | SimBA | Boundary | HopSkipJump | RayS | Substitute
+AnyAttack = Noise | White | Gray | Black
 AttackSpec = Annotated[AnyAttack, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, ATTACKS))]
 ATTACKS: tuple[type[AnyAttack], ...] = get_args(AnyAttack)
 """Every attack of the contract, in the order of the union."""
@@ -71,9 +55,9 @@ PURPOSES: dict[SuiteName, str] = {
 }
 """What each suite is for, in a sentence or two."""
 
-__all__ = ["APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "PGD", "PURPOSES", "RFGSM"]
-__all__ += ["SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "DeepFool", "GradientAscent", "Knowledge", "Loss", "Noise"]
-__all__ += ["Square", "Substitute", "SuiteName", "Transfer", "names"]
+__all__ = ["APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "NES", "PGD", "PURPOSES"]
+__all__ += ["RFGSM", "SPSA", "SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "Boundary", "DeepFool", "GradientAscent"]
+__all__ += ["HopSkipJump", "Knowledge", "Loss", "Noise", "RayS", "SimBA", "Square", "Substitute", "SuiteName", "Transfer", "names"]
 
 
 def names(attacks: tuple[AnyAttack, ...]) -> tuple[str, ...]:

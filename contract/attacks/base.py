@@ -14,10 +14,12 @@ Loss = Literal["ce", "margin", "dlr", "difference", "scaled", "kl"]
 
 MAX_STEPS = 100_000
 MAX_RESTARTS = 1_000
+MIN_QUERIES, MAX_QUERIES = 10, 10_000_000
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), NotBool]
 Restarts = Annotated[int, Field(ge=1, le=MAX_RESTARTS), NotBool]
 Passes = Annotated[int, Field(ge=1, le=MAX_RESTARTS), NotBool]
 Targets = Annotated[int, Field(ge=0, le=MAX_RESTARTS), NotBool]
+Queries = Annotated[int, Field(ge=MIN_QUERIES, le=MAX_QUERIES), NotBool]
 Fraction = Annotated[float, Field(gt=0, le=1), NotBool]
 
 

@@ -12,7 +12,26 @@ from sparring.attacks.access import Rank, Target
 from sparring.attacks.norms import Bounds, ball
 from sparring.attacks.problem import Goal, Outcome, Problem
 from sparring.attacks.search import search_copy
-from sparring.contract.attacks import APGD, ATTACKS, CW, DDN, FAB, FGM, FMN, PGD, AttackSpec, Square, Substitute, Transfer
+from sparring.contract.attacks import (
+    APGD,
+    ATTACKS,
+    CW,
+    DDN,
+    FAB,
+    FGM,
+    FMN,
+    NES,
+    PGD,
+    SPSA,
+    AttackSpec,
+    Boundary,
+    HopSkipJump,
+    RayS,
+    SimBA,
+    Square,
+    Substitute,
+    Transfer,
+)
 
 LIGHT: dict[str, AttackSpec] = {
     "apgd": APGD(steps=24),
@@ -23,6 +42,12 @@ LIGHT: dict[str, AttackSpec] = {
     "square": Square(queries=100),
     "transfer": Transfer(),
     "substitute": Substitute(attack=FGM()),
+    "nes": NES(queries=120, pairs=5),
+    "spsa": SPSA(queries=150, pairs=5),
+    "simba": SimBA(queries=80),
+    "boundary": Boundary(queries=100),
+    "hopskipjump": HopSkipJump(queries=200, probes=20),
+    "rays": RayS(queries=200),
 }
 """Fewer steps where the defaults take long."""
 AIMED: tuple[AttackSpec, ...] = (
@@ -30,6 +55,7 @@ AIMED: tuple[AttackSpec, ...] = (
     FAB(steps=20, targets=3),
     PGD(steps=10, samples=2),
     PGD(steps=10, restarts=3),
+    SimBA(queries=60, basis="dct"),
 )
 EVERY = [
     (spec, norm)
@@ -38,7 +64,10 @@ EVERY = [
     if norm in getattr(spec, "attack", spec).norms
 ]
 """Each attack of the contract, and some of its other forms, with each norm it is defined for."""
-IDS = [f"{spec.kind}{'-aimed' if getattr(spec, 'targets', 0) else '-again' if spec in AIMED else ''}-{norm}" for spec, norm in EVERY]
+IDS = [
+    f"{spec.kind}{'-again' if spec in AIMED and not getattr(spec, 'targets', 0) else '-aimed' if spec in AIMED else ''}-{norm}"
+    for spec, norm in EVERY
+]
 
 
 def sharp(spec: AttackSpec, eps: float) -> AttackSpec:

@@ -28,7 +28,8 @@ from sparring.contract.attacks import (
 )
 from sparring.contract.threat import Norm
 
-KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm pgd apgd vat deepfool ddn fmn cw fab square transfer substitute"
+KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm pgd apgd vat deepfool ddn fmn cw fab transfer square"
+KINDS += " nes spsa simba boundary hopskipjump rays substitute"
 
 
 def faults(kind, **given):
