@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import sparring
 from sparring.attacks.bounds import METHOD
 from sparring.contract.attacks import SUITES, names
-from sparring.contract.jobs import Evaluate
+from sparring.contract.jobs import Evaluate, feasible
 from sparring.contract.report import (
     AttackResult,
     ClassScore,
@@ -39,7 +39,7 @@ from sparring.reports.html import html
 from sparring.reports.markdown import markdown
 from sparring.reports.rows import Row, write_csv
 from sparring.workers import corruptions
-from sparring.workers.bench import Facts, feasible
+from sparring.workers.bench import Facts
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
@@ -61,6 +61,9 @@ class Run(NamedTuple):
     started: datetime
     began: float
     """time.monotonic() at the start."""
+    asked: int = 0
+    sent: int = 0
+    """Rows asked of an endpoint and requests sent to it, in all attempts of the job."""
 
 
 class Results:
@@ -163,6 +166,8 @@ def _report(run: Run, results: Results) -> Report:
             backwards=sum(tally.backwards for tally in tallies),
             wall_seconds=time.monotonic() - run.began,
             attack_seconds=sum(tally.seconds for tally in tallies),
+            asked=run.asked if order.model.spec.endpoint else None,
+            sent=run.sent if order.model.spec.endpoint else None,
         ),
         provenance=_provenance(run),
     )
@@ -226,7 +231,7 @@ def _threat_result(
     run: Run, threat: Threat, ended: Ended, labels: NDArray[np.int64], right: NDArray[np.bool_], trust: Trust
 ) -> ThreatResult:
     total = len(labels)
-    attacks = feasible(run.order.job, threat, run.facts.scores_only)
+    attacks = feasible(run.order.job, threat, run.facts.access)
     stands = ended.broken_by == UNBROKEN
     each = tuple(
         AttackResult(
@@ -278,7 +283,7 @@ def _minimal(run: Run, results: Results, right: NDArray[np.bool_]) -> Iterator[M
     """One per attack without an eps of its own, norm and kind of goal."""
     seen = set()
     for threat, ended in zip(run.order.job.threats, results.ended, strict=True):
-        attacks = feasible(run.order.job, threat, run.facts.scores_only)
+        attacks = feasible(run.order.job, threat, run.facts.access)
         free = [name for name, attack in zip(names(attacks), attacks, strict=True) if not attack.bounded]
         for name, reach in zip(free[: ended.reach.shape[1]], ended.reach.T, strict=True):
             if (key := (threat.norm, threat.targeted, name)) in seen:
@@ -341,7 +346,7 @@ def processor() -> str:
 
 def _rows(run: Run, results: Results) -> Iterator[Row]:
     for threat, ended in zip(run.order.job.threats, results.ended, strict=True):
-        by = dict(enumerate(names(feasible(run.order.job, threat, run.facts.scores_only)))) | {CLEAN: "clean", UNBROKEN: ""}
+        by = dict(enumerate(names(feasible(run.order.job, threat, run.facts.access)))) | {CLEAN: "clean", UNBROKEN: ""}
         for at, row in enumerate(results.rows):
             broken = int(ended.broken_by[at])
             yield Row(

@@ -21,9 +21,9 @@ from sparring.attacks.norms import ball
 from sparring.attacks.operators import Unbounded
 from sparring.attacks.problem import Goal, Outcome, Problem
 from sparring.contract.attacks import AttackSpec, names
-from sparring.contract.jobs import Craft, Evaluate
+from sparring.contract.jobs import Craft, Evaluate, feasible
 from sparring.contract.threat import Threat
-from sparring.workers.bench import Bench, feasible
+from sparring.workers.bench import Bench
 from sparring.workers.corruptions import suffer
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally
 
@@ -134,7 +134,7 @@ class _Round:
         self.witness, self.prediction = scene.x.clone(), scene.clean.clone()
         self.queries = torch.zeros_like(scene.labels)
         self.reach: list[Tensor] = []
-        self.attacks = feasible(scene.job, threat, scene.bench.loaded.scores_only)
+        self.attacks = feasible(scene.job, threat, scene.bench.loaded.access)
         self.proved = self._proved()
 
     def fight(self, tell: Callable[[int], None]) -> Ended:
@@ -268,7 +268,7 @@ def _confirm(bench: Bench, part: Problem, claimed: Outcome) -> tuple[Outcome, Te
     success, queries = torch.zeros_like(claimed.success), claimed.queries.clone()
     if not len(looked):
         return claimed._replace(success=success, queries=queries), claimed.x.new_full((len(success), 1), float("nan"))
-    seen, asked = bench.target.verdict(claimed.x[looked]), part.select(looked)
+    seen, asked = bench.again(claimed.x[looked]), part.select(looked)
     success[looked] = claimed.success[looked] & asked.goal.reached(seen) & asked.ball.contains(claimed.x[looked])
     queries[looked] += 1
     scores = seen.new_full((len(success), seen.shape[1]), float("nan"))

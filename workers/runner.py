@@ -1,5 +1,7 @@
 """The runner: a fresh interpreter that serves exactly one job. It holds no credentials and opens no socket.
 
+What it asks of an endpoint it asks the horse, over the pipe.
+
 It imports torch ahead, waits for one order, forks its row processes, directs them shard by shard, and writes the report.
 """
 
@@ -24,18 +26,22 @@ import torch
 from numpy.typing import NDArray
 
 import sparring
-from sparring.contract.runner import Done, Failed, Order, Told
+from sparring.contract.jobs import feasible
+from sparring.contract.runner import REPLY, Done, Failed, Order, Told
 from sparring.contract.states import Progress, Reason
 from sparring.workers import assemble, corruptions, shard
+from sparring.workers.asking import Desk
 from sparring.workers.assemble import Run
-from sparring.workers.bench import Facts, feasible
+from sparring.workers.bench import Facts
 from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Trouble
 from sparring.workers.errors import unexpected
 from sparring.workers.spare import ARITHMETIC
-from sparring.workers.wire import Lines, send
+from sparring.workers.wire import MAX_BODY, Lines, send
 
 _TILE = {"cpu": 64, "cuda": 256}
 _SMALLEST_TILE = 16
+_ASKING = 4
+"""Row processes of a job on an endpoint, at least: while one computes its next questions, those of others keep the connections busy."""
 _SHARD = 1024
 _SHARD_NUMBERS = 4 << 20
 """Numbers in the rows of a shard: an attack holds some twenty tensors of that size."""
@@ -55,7 +61,7 @@ def plan(order: Order, facts: Facts, tile: int) -> Plan:
     size = min(most, max(2 * tile, -(-facts.rows // (16 * tile)) * tile))
     drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
     given = [order.job, order.model.spec, order.data.spec]
-    found = [facts.device, facts.probabilities, facts.judge, facts.scores_only]
+    found = [facts.device, facts.probabilities, facts.judge, facts.access]
     machine = [*found, assemble.processor(), sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
     text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, size, *machine])
     return Plan(hashlib.sha256(text.encode()).hexdigest(), tuple(drawn[at : at + size] for at in range(0, facts.rows, size)))
@@ -113,11 +119,13 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
     started, began = datetime.now(UTC), time.monotonic()
     device = resolve(order.job.device, device)
     size = processes if device == "cpu" else 1
+    if order.model.spec.endpoint:
+        device, size = "cpu", max(_ASKING, processes)
     tile = _TILE["cpu" if device == "cpu" else "cuda"]
-    pace = Pace(wire)
-    _end_with(wire)
+    pace, desk = Pace(wire), Desk(wire)
+    _listen(wire, desk)
     while True:
-        crew = Crew(order, device, size)
+        crew = Crew(order, device, size, desk)
         try:
             pace.phase("preflight")
             facts = crew.look(tile)
@@ -130,7 +138,7 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
         finally:
             crew.dismiss()
     pace.phase("report", pace.total, pace.total)
-    run = Run(order, facts, tile, size, resumed, started, began)
+    run = Run(order, facts, tile, size, resumed, started, began, desk.asked, desk.sent)
     return Done(files=assemble.write(run, shards, digest))
 
 
@@ -140,7 +148,7 @@ def _attack(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace) -> tu
     cut = plan(order, facts, tile)
     paths = [folder / f"{at:05d}.npz" for at in range(len(cut.shards))]
     missing = [at for at, path in enumerate(paths) if shard.load(path, cut.digest) is None]
-    attacks = sum(len(feasible(order.job, threat, facts.scores_only)) for threat in order.job.threats)
+    attacks = sum(len(feasible(order.job, threat, facts.access)) for threat in order.job.threats)
     attacks += len(corruptions.chosen(order.job, facts.shape[1:], facts.spec))
     left = sum(len(cut.shards[at]) for at in missing)
     pace.phase("attack", facts.rows * attacks, (facts.rows - left) * attacks)
@@ -151,14 +159,15 @@ def _attack(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace) -> tu
     return paths, cut.digest, len(paths) - len(missing)
 
 
-def _end_with(wire: socket.socket) -> None:
-    """When the other end closes, nobody wants the result any more."""
+def _listen(wire: socket.socket, desk: Desk) -> None:
+    """Hand over replies of the horse. When its end closes, nobody wants the result any more."""
+    lines = Lines(wire, MAX_BODY)
 
     def watch() -> None:
-        with contextlib.suppress(OSError):  # an end that closes without having read everything
-            wire.settimeout(None)
-            while wire.recv(1 << 10):
-                pass
+        with contextlib.suppress(OSError, ValueError):  # an end that closes without having read everything
+            while not lines.ended:
+                for line in lines.read(None):
+                    desk.reply(REPLY.validate_json(line))
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

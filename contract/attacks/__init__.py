@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator
 
-from sparring.contract.attacks.base import Access, AttackBase, Knowledge, Loss
+from sparring.contract.attacks.base import ACCESSES, Access, AttackBase, Knowledge, Loss
 from sparring.contract.attacks.gradient import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, PGD, RFGSM, VAT, GradientAscent
 from sparring.contract.attacks.minimal import CW, DDN, FAB, FMN, DeepFool
 from sparring.contract.attacks.search import Noise, Square
@@ -50,9 +50,39 @@ PURPOSES: dict[SuiteName, str] = {
 }
 """What each suite is for, in a sentence or two."""
 
-__all__ = ["APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "PGD", "PURPOSES", "RFGSM"]
-__all__ += ["SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "DeepFool", "GradientAscent", "Knowledge", "Loss", "Noise"]
-__all__ += ["Square", "SuiteName", "names"]
+__all__ = [
+    "ACCESSES",
+    "APGD",
+    "ATTACKS",
+    "BIM",
+    "CASCADES",
+    "CW",
+    "DDN",
+    "DIFGSM",
+    "FAB",
+    "FGM",
+    "FGSM",
+    "FMN",
+    "MIFGSM",
+    "PGD",
+    "PURPOSES",
+    "RFGSM",
+]
+__all__ += [
+    "ACCESSES",
+    "SUITES",
+    "VAT",
+    "Access",
+    "AnyAttack",
+    "AttackBase",
+    "AttackSpec",
+    "DeepFool",
+    "GradientAscent",
+    "Knowledge",
+    "Loss",
+    "Noise",
+]
+__all__ += ["ACCESSES", "Square", "SuiteName", "names"]
 
 
 def names(attacks: tuple[AnyAttack, ...]) -> tuple[str, ...]:
