@@ -96,7 +96,9 @@ class Post:
         self._pace = Pace(endpoint.rate, grant.rate)
         address = urlsplit(endpoint.address)
         self._target = (address.path or "/") + (f"?{address.query}" if address.query else "")
+        self._host, self._origin = endpoint.host, endpoint.origin
         self._headers = grant.headers(endpoint)
+        self._plain = {"Host": self._origin.partition("://")[2], "Content-Type": "application/json", "User-Agent": "sparring"}
         self._pinned: Sequence[str] = ()
         self._looking, self._replying = threading.Lock(), threading.Lock()
         self._turn = threading.Condition()
@@ -106,8 +108,7 @@ class Post:
         context = ssl.create_default_context(cafile=grant.ca) if address.scheme == "https" else None
         self._ledger = Ledger(folder / LEDGER)
         self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
-        host, port = endpoint.host
-        self._lines = [Line(host, port, self._addresses, context, endpoint.timeout) for _ in range(endpoint.connections)]
+        self._lines = [Line(*self._host, self._addresses, context, endpoint.timeout) for _ in range(endpoint.connections)]
         self._threads = [threading.Thread(target=self._serve, args=(line,), daemon=True) for line in self._lines]
         for thread in self._threads:
             thread.start()
@@ -191,8 +192,7 @@ class Post:
 
     def _once(self, line: Line, body: bytes, names: list[str]) -> dict[str, tuple[float, ...]]:
         self._rest(self._pace.turn())
-        headers = {name: value.get_secret_value() for name, value in self._headers.items()}
-        headers |= {"Host": self._endpoint.origin.partition("://")[2], "Content-Type": "application/json", "User-Agent": "sparring"}
+        headers = self._plain | {name: value.get_secret_value() for name, value in self._headers.items()}
         with self._calling():
             line.ready()
         with self._turn:
@@ -246,11 +246,11 @@ class Post:
     def _addresses(self) -> Sequence[str]:
         """Looked up once, by whoever comes first."""
         with self._looking:
-            self._pinned = self._pinned or pinned(*self._endpoint.host, self._grant.networks, self._resolver)
+            self._pinned = self._pinned or pinned(*self._host, self._grant.networks, self._resolver)
             return self._pinned
 
     def _failed(self, what: str, detail: str) -> Refused:
-        return Refused("endpoint_failed", f"The endpoint {self._endpoint.origin} {what}.", hint=_KEPT, detail=detail)
+        return Refused("endpoint_failed", f"The endpoint {self._origin} {what}.", hint=_KEPT, detail=detail)
 
 
 def _words(error: Exception) -> str:

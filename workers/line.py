@@ -16,7 +16,6 @@ PATIENCE = 5.0
 """Seconds for a connection to come about."""
 MOST = 16 << 20
 """Bytes of an answer."""
-_PIECE = 1 << 16
 
 
 class TooLong(Exception):
@@ -106,11 +105,9 @@ def _first(addresses: Sequence[str], port: int) -> socket.socket:
 
 
 def _whole(response: http.client.HTTPResponse) -> bytes:
-    body = bytearray()
-    while piece := response.read1(_PIECE):
-        body += piece
-        if len(body) > MOST:
-            raise TooLong
+    body = response.read(MOST + 1)
+    if len(body) > MOST:
+        raise TooLong
     if response.length:
-        raise http.client.IncompleteRead(bytes(body[:0]), response.length)
-    return bytes(body)
+        raise http.client.IncompleteRead(b"", response.length)
+    return body
