@@ -5,9 +5,21 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, TypeAdapter, model_validator
 
-from sparring.contract.attacks import CASCADES, SUITES, AttackSpec, Knowledge, Substitute, SuiteName, Transfer
+from sparring.contract.attacks import (
+    ACCESSES,
+    ATTACKS,
+    CASCADES,
+    SUITES,
+    Access,
+    AttackSpec,
+    Knowledge,
+    Substitute,
+    SuiteName,
+    Transfer,
+)
 from sparring.contract.base import Frozen, require_kind
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
+from sparring.contract.endpoints import AnyEndpoint, Budget
 from sparring.contract.quantity import Listed, NotBool, NotEmpty
 from sparring.contract.refs import Need, Ref
 from sparring.contract.threat import Norm, Threat
@@ -67,6 +79,8 @@ class Evaluate(Frozen):
     """Rows that a sound bound proves robust count as standing without being attacked; only some graphs have such bounds."""
     stop: Literal["full"] = "full"
     """When to leave a row: `full` tries every attack on every row that was right, so that each attack has a figure of its own."""
+    budget: Budget | None = None
+    """How much may be asked of an endpoint, 100,000 rows unless given; for models that are endpoints only."""
     timeout: Seconds = 6 * 3600
     """Wall-clock seconds after which the job ends as timed_out."""
     device: Where = "auto"
@@ -134,6 +148,7 @@ class Craft(Frozen):
     """As for an evaluation."""
     rows: Rows | None = None
     seed: Seed = 0
+    budget: Budget | None = None
     timeout: Seconds = 6 * 3600
     device: Where = "auto"
 
@@ -159,3 +174,30 @@ class Craft(Frozen):
 # Discriminator, not Field: FastAPI would take a Field for its own, and apply it to what the validator returns.
 Job = Annotated[Evaluate | Craft, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, (Evaluate, Craft)))]
 JOB: TypeAdapter[Evaluate | Craft] = TypeAdapter(Job)
+
+
+def feasible(job: Evaluate | Craft, threat: Threat, access: Access) -> tuple[AttackSpec, ...]:
+    """The attacks of a job against one threat that a model of this access allows, in their order."""
+    return tuple(attack for attack in job.against(threat) if ACCESSES.index(attack.access) <= ACCESSES.index(access))
+
+
+def misfit(job: Evaluate | Craft, endpoint: AnyEndpoint | None) -> tuple[str, str] | None:
+    """What of a job cannot be done to a model that is this endpoint (None: a file): its JSON pointer, and why; None if all can."""
+    if endpoint is None:
+        return ("/budget", "a budget is for models that are endpoints: leave it out") if job.budget else None
+    gives = "labels alone" if endpoint.access == "decision" else "scores alone"
+    listed = job.attacks if job.kind == "evaluate" else (job.attack,)
+    for at, attack in enumerate(listed):
+        if ACCESSES.index(attack.access) > ACCESSES.index(endpoint.access):
+            where = f"/attacks/{at}" if job.kind == "evaluate" else "/attack"
+            return where, f"{attack.kind} needs a {attack.access}, and the model is an endpoint that gives {gives}: {_able(endpoint)}"
+    for at, threat in enumerate(job.threats):
+        if not feasible(job, threat, endpoint.access):
+            what = f"every attack of the suite on this threat needs more than an endpoint gives, which is {gives}"
+            return f"/threats/{at}", f"{what}: list attacks instead; {_able(endpoint)}"
+    return None
+
+
+def _able(endpoint: AnyEndpoint) -> str:
+    able = [attack for attack in ATTACKS if ACCESSES.index(attack.access) <= ACCESSES.index(endpoint.access)]
+    return f"attacks that can be run are {', '.join(str(attack.model_fields['kind'].default) for attack in able)}"

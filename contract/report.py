@@ -224,6 +224,10 @@ class Cost(Frozen):
     wall_seconds: float
     attack_seconds: float
     """Process seconds in attacks, summed over processes."""
+    asked: Count | None = None
+    """Rows put to the endpoint, in all attempts of the job; absent where the model is a file."""
+    sent: Count | None = None
+    """Requests sent to it, repeated ones included."""
 
 
 class Provenance(Frozen):

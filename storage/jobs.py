@@ -6,13 +6,13 @@ from sqlalchemy import Connection, Engine, RowMapping, null, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.engine import MappingResult
 
-from sparring.contract.jobs import JOB, Job
+from sparring.contract.jobs import JOB, Job, misfit
 from sparring.contract.queue import QUEUES
 from sparring.contract.resources import ArtifactInfo, JobInfo, Page
 from sparring.contract.states import FINAL, Progress, Reason, State
 from sparring.storage import tables
 from sparring.storage.database import insert, now, reading, writing
-from sparring.storage.errors import AlreadyFinal, KeyReused, Missing, NotFinal
+from sparring.storage.errors import AlreadyFinal, KeyReused, Missing, NotFinal, Unfit
 from sparring.storage.events import record_state
 from sparring.storage.ids import new_id
 from sparring.storage.outbox import announce, withdraw
@@ -27,12 +27,15 @@ def accept(engine: Engine, job: Job, *, project: str = DEFAULT_PROJECT, key: str
     """Takes a job on: when this returns it will be run, whatever happens to the queue.
 
     Returns the job and whether it is new; with an idempotency key that was used for the same job before, that one.
-    Raises Missing when its model or data is not there, and KeyReused when the key stands for another job.
+    Raises Missing when its model or data is not there, Unfit when it cannot be done to its model, KeyReused when the key stands for
+    another job.
     """
     with writing(engine) as connection:
         if key is not None and (known := _by_key(connection, project, key).first()) is not None:
             return _same(connection, known, job), False
         model, data = find_model(connection, project, job.model), find_dataset(connection, project, job.data)
+        if found := misfit(job, model.spec.endpoint):
+            raise Unfit(*found)
         row: dict[str, object] = {
             "id": new_id("job"),
             "project_id": project,

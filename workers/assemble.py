@@ -73,6 +73,9 @@ class Run(NamedTuple):
     started: datetime
     began: float
     """time.monotonic() at the start."""
+    asked: int = 0
+    sent: int = 0
+    """Rows asked of an endpoint and requests sent to it, in all attempts of the job."""
 
 
 class Results:
@@ -177,6 +180,8 @@ def _report(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
             backwards=sum(tally.backwards for tally in tallies),
             wall_seconds=time.monotonic() - run.began,
             attack_seconds=sum(tally.seconds for tally in tallies),
+            asked=run.asked if order.model.spec.endpoint else None,
+            sent=run.sent if order.model.spec.endpoint else None,
         ),
         provenance=_provenance(run),
     )

@@ -12,12 +12,14 @@ from sparring.attacks.access import GradientAccess, Target
 from sparring.attacks.bounds import Bounded
 from sparring.attacks.operators import Unbounded
 from sparring.attacks.search import Halved, search_copy
-from sparring.contract.attacks import AttackSpec, Substitute, Transfer
+from sparring.contract import jobs
+from sparring.contract.attacks import Access, AttackSpec, Substitute, Transfer
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
 from sparring.contract.specs import DataSpec
 from sparring.contract.threat import Threat
+from sparring.workers.asking import Asked, Enquire, Remote, load_endpoint
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import Loaded, check_classes, load_model
@@ -45,8 +47,8 @@ class Facts(NamedTuple):
     findings: tuple[Finding, ...]
     judge: str = ""
     """What decides, in words."""
-    scores_only: bool = False
-    """The model has no slopes: attacks that need them are left out."""
+    access: Access = "gradient"
+    """What may be asked of the model: attacks that need more are left out."""
     training: int = 0
     """Rows that the attacker has, to train models of their own: none of them is evaluated."""
 
@@ -70,10 +72,18 @@ class Bench:
         """Rows of the data (B, …) float32, on the device."""
         return self.data.rows(index).to(self.device)
 
+    def again(self, x: Tensor, time: int = 0) -> Tensor:
+        """The judge's scores (B, K) of x (B, …), asked afresh: an endpoint's are not from memory, at least the first time under `time`."""
+        judge = self.loaded.module
+        if not isinstance(judge, Asked):
+            return self.target.verdict(x)
+        with judge.afresh(time):
+            return self.target.verdict(x)
+
     def bounded(self, x: Tensor) -> Bounded:
         """Bounds of the scores on rows such as x (B, …). Raises Unbounded where there are none."""
-        if self.loaded.scores_only:
-            raise Unbounded("the model is asked through its scores alone")
+        if self.loaded.access != "gradient":
+            raise Unbounded("the model is known by its answers alone")
         return Bounded(self.target.search, x)
 
 
@@ -92,17 +102,18 @@ def prepared(order: Order, loaded: Loaded, data: Dataset) -> Prepared:
     return Prepared(loaded, order.model.spec, data.row_shape, data.spec.layout)
 
 
-def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | None) -> Bench:
-    """Load model and data. Without facts this is preflight's own first look.
+def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | None, enquire: Enquire | None = None) -> Bench:
+    """Load model and data. Without facts this is preflight's own first look. An endpoint is asked through `enquire`.
 
     Raises:
         Refused: one of them cannot be used.
     """
     data = open_dataset(unpack(Path(order.data_path), Path(order.cache), order.data.sha256), order.data.spec)
-    loaded = load_model(Path(order.model_path), order.model.format, order.model.spec)
+    spec = order.model.spec
+    loaded = load_endpoint(spec, enquire) if spec.endpoint else load_model(Path(order.model_path), order.model.format, spec)
     if loaded.graph is not None:
         loaded = _settled(order, loaded, data, tile)
-    if facts and loaded.scores_only != facts.scores_only:
+    if facts and loaded.access != facts.access:
         raise RuntimeError("a model that had a gradient in one process has none in another")
     model, target, done = aim(order, loaded, data, device, tile, probabilities=bool(facts and facts.probabilities))
     return Bench(data, loaded, model, target, done, device, facts)
@@ -121,7 +132,9 @@ def aim(
         return model
 
     model = made(loaded.module)
-    if loaded.scores_only:
+    if isinstance(loaded.search, Asked):
+        return model, Remote(model, made(loaded.search), tile), ("no copy: the endpoint itself is asked",)
+    if loaded.access != "gradient":
         return model, Target(model, model, tile), ("no copy: the judge itself is asked",)
     if loaded.search is None:
         search, done = search_copy(model)
@@ -164,8 +177,7 @@ def _settled(order: Order, loaded: Loaded, data: Dataset, tile: int) -> Loaded:
 
 def feasible(job: Evaluate | Craft, threat: Threat, facts: Facts) -> tuple[AttackSpec, ...]:
     """The attacks of a job that the model and the attacker's rows allow, in their order."""
-    able = (attack for attack in job.against(threat) if not (facts.scores_only and attack.access == "gradient"))
-    return tuple(attack for attack in able if facts.training or not learns(attack))
+    return tuple(attack for attack in jobs.feasible(job, threat, facts.access) if facts.training or not learns(attack))
 
 
 def learns(attack: AttackSpec) -> bool:

@@ -273,7 +273,7 @@ def _confirm(bench: Bench, part: Problem, claimed: Outcome) -> tuple[Outcome, Te
     success, queries = torch.zeros_like(claimed.success), claimed.queries.clone()
     if not len(looked):
         return claimed._replace(success=success, queries=queries), claimed.x.new_full((len(success), 1), float("nan"))
-    seen, asked = bench.target.verdict(claimed.x[looked]), part.select(looked)
+    seen, asked = bench.again(claimed.x[looked]), part.select(looked)
     success[looked] = claimed.success[looked] & asked.goal.reached(seen) & asked.ball.contains(claimed.x[looked])
     queries[looked] += 1
     scores = seen.new_full((len(success), seen.shape[1]), float("nan"))

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparring.contract.runner import Order
+from sparring.contract.runner import Ask, Order
 from sparring.contract.states import Reason
 from sparring.workers import shard
+from sparring.workers.asking import Desk, Enquire, down
 from sparring.workers.bench import Bench, Facts, open_bench, out_of_memory, pick
 from sparring.workers.course import attack_shard
 from sparring.workers.errors import Refused
@@ -86,19 +87,19 @@ Task = Look | Learn | Attack
 class _Member:
     """What runs inside a row process."""
 
-    def __init__(self, order: Order, device: str) -> None:
-        self.order, self.wanted = order, device
+    def __init__(self, order: Order, device: str, enquire: Enquire) -> None:
+        self.order, self.wanted, self.enquire = order, device, enquire
         self.bench: Bench | None = None
         self.tile = 0
 
     def do(self, task: Task, tell: Callable[[Any], None]) -> Facts | Saved:
         device = pick(self.wanted)
         if isinstance(task, Look):
-            facts, self.bench = preflight(self.order, device, task.tile)
+            facts, self.bench = preflight(self.order, device, task.tile, self.enquire)
             self.tile = task.tile
             return facts
         if self.bench is None or self.tile != task.tile:
-            self.bench, self.tile = open_bench(self.order, device, task.tile, task.facts), task.tile
+            self.bench, self.tile = open_bench(self.order, device, task.tile, task.facts, self.enquire), task.tile
         if isinstance(task, Learn):
             study(self.order, self.bench, task.facts, task.lesson, task.folder, task.plan, lambda more: tell(Advanced(more)))
             return Saved()
@@ -113,7 +114,7 @@ class _Member:
 def _live(order: Order, device: str, wire: Connection, parent: int) -> None:
     die_with_parent(parent)
     torch.set_num_threads(1)
-    member = _Member(order, device)
+    member = _Member(order, device, down(wire))
     while True:
         task = wire.recv()
         try:
@@ -140,8 +141,9 @@ def _trouble(error: Exception) -> Trouble:
 class Crew:
     """The row processes, seen from the runner."""
 
-    def __init__(self, order: Order, device: str, size: int) -> None:
-        """Fork them; nothing may have been computed before."""
+    def __init__(self, order: Order, device: str, size: int, desk: Desk) -> None:
+        """Fork them; nothing may have been computed before. What they ask of an endpoint goes over the desk."""
+        self._desk = desk
         context = multiprocessing.get_context("fork")
         self._members: list[tuple[BaseProcess, Connection]] = []
         for _ in range(size):
@@ -175,6 +177,9 @@ class Crew:
                     raise CrewError(_died(busy[wire])) from None
                 if isinstance(answer, Trouble):
                     raise CrewError(answer)
+                if isinstance(answer, Ask):
+                    self._desk.ask(answer, wire)
+                    continue
                 yield answer
                 if isinstance(answer, Advanced):
                     continue
@@ -185,9 +190,11 @@ class Crew:
 
     def dismiss(self) -> None:
         """End every process, at once."""
-        for process, wire in self._members:
+        for process, _ in self._members:
             process.kill()
             process.join()
+        self._desk.forget()
+        for _, wire in self._members:
             wire.close()
 
 

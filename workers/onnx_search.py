@@ -66,7 +66,7 @@ def settle(loaded: Loaded, x: Tensor, scores: Tensor, fit: Fit) -> Loaded:
             reasons.append(_reason(error))
             continue
         if off <= tolerance(graph.dtype):
-            return loaded._replace(search=search, scores_only=False)
+            return loaded._replace(search=search, access="gradient")
         reasons.append(f"its graph computed in torch answers differently, by {off:.2g} of the range of its scores")
     return loaded._replace(findings=(*loaded.findings, _scores_only(reasons[0])))
 

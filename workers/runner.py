@@ -1,5 +1,7 @@
 """The runner: a fresh interpreter that serves exactly one job. It holds no credentials and opens no socket.
 
+What it asks of an endpoint it asks the horse, over the pipe.
+
 It imports torch ahead, waits for one order, forks its row processes, directs them shard by shard, and writes the report.
 """
 
@@ -24,19 +26,22 @@ import torch
 from numpy.typing import NDArray
 
 import sparring
-from sparring.contract.runner import Done, Failed, Order, Told
+from sparring.contract.runner import REPLY, Done, Failed, Order, Told
 from sparring.contract.states import Progress, Reason
 from sparring.workers import assemble, corruptions, shard
+from sparring.workers.asking import Desk
 from sparring.workers.assemble import Run
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Learn, Trouble
 from sparring.workers.errors import unexpected
 from sparring.workers.spare import ARITHMETIC
 from sparring.workers.surrogates import curriculum, recall
-from sparring.workers.wire import Lines, send
+from sparring.workers.wire import MAX_BODY, Lines, send
 
 _TILE = {"cpu": 64, "cuda": 256}
 _SMALLEST_TILE = 16
+_ASKING = 4
+"""Row processes of a job on an endpoint, at least: while one computes its next questions, those of others keep the connections busy."""
 _SHARD = 1024
 _SHARD_NUMBERS = 4 << 20
 """Numbers in the rows of a shard: an attack holds some twenty tensors of that size."""
@@ -56,7 +61,7 @@ def plan(order: Order, facts: Facts, tile: int) -> Plan:
     size = min(most, max(2 * tile, -(-facts.rows // (16 * tile)) * tile))
     drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
     given = [order.job, order.model.spec, order.data.spec]
-    found = [facts.device, facts.probabilities, facts.judge, facts.scores_only, facts.training]
+    found = [facts.device, facts.probabilities, facts.judge, facts.access, facts.training]
     found += sorted((name, other.info.sha256, other.info.spec.model_dump(mode="json")) for name, other in order.others.items())
     machine = [*found, assemble.processor(), sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
     text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, size, *machine])
@@ -115,11 +120,13 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
     started, began = datetime.now(UTC), time.monotonic()
     device = resolve(order.job.device, device)
     size = processes if device == "cpu" else 1
+    if order.model.spec.endpoint:
+        device, size = "cpu", max(_ASKING, processes)
     tile = _TILE["cpu" if device == "cpu" else "cuda"]
-    pace = Pace(wire)
-    _end_with(wire)
+    pace, desk = Pace(wire), Desk(wire)
+    _listen(wire, desk)
     while True:
-        crew = Crew(order, device, size)
+        crew = Crew(order, device, size, desk)
         try:
             pace.phase("preflight")
             facts = crew.look(tile)
@@ -132,7 +139,7 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
         finally:
             crew.dismiss()
     pace.phase("report", pace.total, pace.total)
-    run = Run(order, facts, tile, size, resumed, started, began)
+    run = Run(order, facts, tile, size, resumed, started, began, desk.asked, desk.sent)
     return Done(files=assemble.write(run, shards, digest))
 
 
@@ -165,14 +172,15 @@ def _study(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, folder
             pace.advance("train", answer.more)
 
 
-def _end_with(wire: socket.socket) -> None:
-    """When the other end closes, nobody wants the result any more."""
+def _listen(wire: socket.socket, desk: Desk) -> None:
+    """Hand over replies of the horse. When its end closes, nobody wants the result any more."""
+    lines = Lines(wire, MAX_BODY)
 
     def watch() -> None:
-        with contextlib.suppress(OSError):  # an end that closes without having read everything
-            wire.settimeout(None)
-            while wire.recv(1 << 10):
-                pass
+        with contextlib.suppress(OSError, ValueError):  # an end that closes without having read everything
+            while not lines.ended:
+                for line in lines.read(None):
+                    desk.reply(REPLY.validate_json(line))
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

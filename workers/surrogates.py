@@ -197,8 +197,13 @@ def _uploaded(order: Order, bench: Bench, lesson: Lesson, classes: int) -> nn.Mo
     other: Other = order.others[lesson.name]
     info = other.info
     assert info.format != "npz"
+    if info.spec.endpoint:
+        hint = "Give a model whose weights are uploaded."
+        raise Refused(
+            "unsupported", f"the surrogate {info.name} is an endpoint, which has no gradient", hint=hint, detail="score_access_only"
+        )
     loaded = load_model(Path(other.path), info.format, info.spec)
-    if loaded.scores_only or loaded.graph is not None:
+    if loaded.access != "gradient" or loaded.graph is not None:
         hint = "Give the surrogate as .pt2, safetensors or state dict."
         raise Refused("unsupported", f"the surrogate {info.name} has no gradient to follow here", hint=hint, detail="score_access_only")
     module = prepared(order.model_copy(update={"model": info}), loaded, bench.data).eval().to(bench.device)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator
 
-from sparring.contract.attacks.base import Access, AttackBase, Knowledge, Loss
+from sparring.contract.attacks.base import ACCESSES, Access, AttackBase, Knowledge, Loss
 from sparring.contract.attacks.decision import Boundary, HopSkipJump, RayS
 from sparring.contract.attacks.gradient import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, PGD, RFGSM, VAT, GradientAscent
 from sparring.contract.attacks.gray import Substitute, Transfer
@@ -55,7 +55,8 @@ PURPOSES: dict[SuiteName, str] = {
 }
 """What each suite is for, in a sentence or two."""
 
-__all__ = ["APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "NES", "PGD", "PURPOSES"]
+__all__ = ["ACCESSES", "APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "NES", "PGD"]
+__all__ += ["PURPOSES"]
 __all__ += ["RFGSM", "SPSA", "SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "Boundary", "DeepFool", "GradientAscent"]
 __all__ += ["HopSkipJump", "Knowledge", "Loss", "Noise", "RayS", "SimBA", "Square", "Substitute", "SuiteName", "Transfer", "names"]
 

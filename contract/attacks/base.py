@@ -1,6 +1,6 @@
 """What is true of every attack whatever its settings are."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from sparring.contract.quantity import NotBool
 from sparring.contract.threat import Norm
 
 Access = Literal["decision", "score", "gradient"]
+ACCESSES: tuple[Access, ...] = get_args(Access)
+"""Every access includes those before it."""
 Knowledge = Literal["white", "gray", "black"]
 Loss = Literal["ce", "margin", "dlr", "difference", "scaled", "kl"]
 
