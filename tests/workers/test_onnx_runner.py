@@ -11,9 +11,9 @@ from torch import nn
 from workers.onnx_nets import digits, exported, graph, node, ordered, save, tensor
 from workers.orders import order, report, serve
 
-from sparring.contract.jobs import feasible
 from sparring.contract.runner import Done, Failed, Order
 from sparring.contract.specs import DataSpec
+from sparring.workers.bench import feasible
 from sparring.workers.errors import Refused
 from sparring.workers.onnx_judge import VERSION
 from sparring.workers.preflight import preflight
