@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from sparring.contract.runner import Order
 from sparring.workers import corruptions, datasets
 from sparring.workers.bench import Bench, Facts, aim, feasible, first_pass, open_bench
 from sparring.workers.errors import Refused
-from sparring.workers.prepare import Prepared
+from sparring.workers.prepare import PASSES, Prepared
 
 _SAMPLE = 256
 _STEADY = 1e-4
@@ -39,36 +40,45 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
         *bench.loaded.findings,
         *corruptions.left_out(order.job, bench.data.row_shape, bench.data.spec),
     ]
+    aimed = partial(aim, order, bench.loaded, bench.data, device, tile)
     if probabilities := _probabilities(scores, bench.model.dtype):
         findings.append(_PROBABILITIES)
-        bench.model, bench.target, bench.search = aim(order, bench.loaded, bench.data, device, tile, probabilities=probabilities)
+        bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=False)
         scores = bench.target.verdict(x)
     known = bench.data.labels
     labels = scores.argmax(1) if known is None else torch.from_numpy(known[: len(x)].copy()).to(device)
     blind = bench.loaded.scores_only
     findings += _left_out(order.job) if blind else []
     independent = _independent(bench.target, x, None if blind else labels)
-    findings += [*_steady(bench, x, scores), *([] if blind else _gradient(bench, x, labels)), *_ties(scores)]
+    wavering = [*_steady(bench, x, scores)]
+    findings += [*wavering, *([] if blind else _gradient(bench, x, labels)), *_ties(scores)]
     findings += [] if independent else [_INTERACT]
     findings += _unbounded(order.job, bench, x)
     findings += [] if known is None else _chance(order, bench, x, scores, labels)
-    facts = Facts(
-        rows=count,
-        classes=scores.shape[1],
-        shape=bench.data.shape,
-        dtype=bench.data.dtype,
-        labelled=known is not None,
-        spec=bench.data.spec,
-        parameters=bench.loaded.parameters,
+    if wavering:
+        bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=True)
+    return _facts(bench, count, scores.shape[1], tuple(findings), independent=independent, draws=bool(wavering)), bench
+
+
+def _facts(bench: Bench, rows: int, classes: int, findings: tuple[Finding, ...], *, independent: bool, draws: bool) -> Facts:
+    loaded, data, device = bench.loaded, bench.data, bench.device
+    return Facts(
+        rows=rows,
+        classes=classes,
+        shape=data.shape,
+        dtype=data.dtype,
+        labelled=data.labels is not None,
+        spec=data.spec,
+        parameters=loaded.parameters,
         probabilities=bench.model.probabilities,
         independent=independent,
         search=bench.search,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        findings=tuple(findings),
-        judge=bench.loaded.judge,
-        scores_only=blind,
+        findings=findings,
+        judge=f"{loaded.judge}, by the majority of {PASSES} passes" if draws else loaded.judge,
+        scores_only=loaded.scores_only,
+        draws=draws,
     )
-    return facts, bench
 
 
 _PROBABILITIES = Finding(
@@ -165,7 +175,8 @@ def _steady(bench: Bench, x: Tensor, scores: Tensor) -> Iterator[Finding]:
         yield Finding(
             code="not_deterministic",
             message="The model answers differently each time it is asked the same.",
-            hint="Robust accuracy is overstated for such models unless attacks average over the randomness; export in evaluation mode.",
+            hint=f"A row counts as broken where most of {PASSES} passes say so. Ask for attacks that average over the randomness "
+            "(samples=20), or robust accuracy is overstated; if it is dropout, export in evaluation mode.",
             evidence={"largest_change_of_a_logit": moved},
         )
 
