@@ -8,9 +8,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from sparring.attacks.chain import Plan
 from sparring.attacks.problem import Goal
 from sparring.attacks.rows import where
-from sparring.attacks.windows import Plan, Windows, plan
+from sparring.attacks.windows import Windows, plan
 
 Rank = Callable[[Tensor, Tensor], Tensor]
 """(loss (B,), its gradient (B, …)) -> (B,)."""

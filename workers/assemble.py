@@ -368,7 +368,7 @@ def _provenance(run: Run) -> Provenance:
         environment={name: os.environ.get(name, "") for name in ARITHMETIC},
         suite=SUITES[job.suite][0] if isinstance(job, Evaluate) and job.suite else "",
         search=run.facts.search,
-        judge=f"{run.facts.judge}, one fresh forward pass per claimed success",
+        judge=f"{run.facts.judge}, asked afresh about every claimed success",
         proof=METHOD if run.order.job.kind == "evaluate" and run.order.job.skip_proved else "",
         resumed=run.resumed,
         started=run.started,

@@ -23,8 +23,10 @@ from sparring.workers.asking import Asked, Enquire, Remote, load_endpoint
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import Loaded, check_classes, load_model
-from sparring.workers.prepare import Prepared
+from sparring.workers.prepare import Prepared, Voting
 from sparring.workers.pt2.shapes import BUDGET, BUDGET_ROWS
+
+_FAST = "slopes in bfloat16, but not where the smallest change is looked for"
 
 
 class Facts(NamedTuple):
@@ -51,6 +53,8 @@ class Facts(NamedTuple):
     """What may be asked of the model: attacks that need more are left out."""
     training: int = 0
     """Rows that the attacker has, to train models of their own: none of them is evaluated."""
+    draws: bool = False
+    """The model draws at random: the majority of several passes is its word."""
 
 
 @dataclass
@@ -115,12 +119,13 @@ def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | Non
         loaded = _settled(order, loaded, data, tile)
     if facts and loaded.access != facts.access:
         raise RuntimeError("a model that had a gradient in one process has none in another")
-    model, target, done = aim(order, loaded, data, device, tile, probabilities=bool(facts and facts.probabilities))
+    probabilities, draws = bool(facts and facts.probabilities), bool(facts and facts.draws)
+    model, target, done = aim(order, loaded, data, device, tile, probabilities=probabilities, draws=draws)
     return Bench(data, loaded, model, target, done, device, facts)
 
 
 def aim(
-    order: Order, loaded: Loaded, data: Dataset, device: torch.device, tile: int, *, probabilities: bool
+    order: Order, loaded: Loaded, data: Dataset, device: torch.device, tile: int, *, probabilities: bool, draws: bool
 ) -> tuple[Prepared, Target, tuple[str, ...]]:
     """The judge, the target to attack, and what was done to the copy that is searched, in words."""
 
@@ -134,22 +139,19 @@ def aim(
     model = made(loaded.module)
     if isinstance(loaded.search, Asked):
         return model, Remote(model, made(loaded.search), tile), ("no copy: the endpoint itself is asked",)
+    judge = Voting(model) if draws else model
     if loaded.access != "gradient":
-        return model, Target(model, model, tile), ("no copy: the judge itself is asked",)
+        return model, Target(judge, model, tile), ("no copy: the judge itself is asked",)
     if loaded.search is None:
         search, done = search_copy(model)
     else:
         search, done = search_copy(made(loaded.search))
         done = ("converted to torch", *done)
+    climber = None
     if order.job.kind == "evaluate" and order.job.precision == "fast":
-        if not halves(device):
-            return model, Target(model, search, tile), (*done, "slopes in float32: this processor has no bfloat16 arithmetic")
-        return (
-            model,
-            Target(model, search, tile, Halved(search)),
-            (*done, "slopes in bfloat16, but not where the smallest change is looked for"),
-        )
-    return model, Target(model, search, tile), done
+        climber = Halved(search) if halves(device) else None
+        done = (*done, _FAST if climber else "slopes in float32: this processor has no bfloat16 arithmetic")
+    return model, Target(judge, search, tile, climber), done
 
 
 def halves(device: torch.device) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from sparring.workers import corruptions, datasets
 from sparring.workers.asking import Enquire
 from sparring.workers.bench import Bench, Facts, aim, feasible, first_pass, learns, open_bench
 from sparring.workers.errors import Refused
-from sparring.workers.prepare import Prepared
+from sparring.workers.prepare import PASSES, Prepared
 from sparring.workers.surrogates import holdings
 
 _SAMPLE = 256
@@ -44,9 +45,10 @@ def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | 
         *bench.loaded.findings,
         *corruptions.left_out(order.job, bench.data.row_shape, bench.data.spec),
     ]
+    aimed = partial(aim, order, bench.loaded, bench.data, device, tile)
     if probabilities := _probabilities(order, bench, scores):
         findings.append(_PROBABILITIES if order.model.spec.endpoint is None else _ANSWERED)
-        bench.model, bench.target, bench.search = aim(order, bench.loaded, bench.data, device, tile, probabilities=probabilities)
+        bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=False)
         scores = bench.target.verdict(x)
     known = bench.data.labels
     labels = scores.argmax(1) if known is None else torch.from_numpy(known[: len(x)].copy()).to(device)
@@ -57,29 +59,39 @@ def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | 
     if own is not bench.data:
         datasets.check(own, scores.shape[1])
     independent = _alone(bench, x, scores, endpoint.batch) if endpoint else _independent(bench.target, x, None if blind else labels)
-    findings += [*_steady(bench, x[few], scores[few]), *([] if blind else _gradient(bench, x, labels)), *_ties(scores)]
+    wavering = [*_steady(bench, x[few], scores[few])]
+    findings += [*wavering, *([] if blind else _gradient(bench, x, labels)), *_ties(scores)]
     findings += [] if independent else [_INTERACT]
     findings += _unbounded(order.job, bench, x)
     findings += [] if known is None else _chance(order, bench, x, scores, labels)
-    facts = Facts(
-        rows=count,
-        classes=scores.shape[1],
-        shape=bench.data.shape,
-        dtype=bench.data.dtype,
-        labelled=known is not None,
-        spec=bench.data.spec,
-        parameters=bench.loaded.parameters,
+    draws = bool(wavering) and endpoint is None  # to ask an endpoint eleven times over is for its owner to decide
+    if draws:
+        bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=True)
+    facts = _facts(bench, count, scores.shape[1], tuple(findings), independent=independent, draws=draws, training=end - first)
+    bench.facts = facts._replace(findings=(*findings, *_left_out(order.job, facts)))
+    return bench.facts, bench
+
+
+def _facts(bench: Bench, rows: int, classes: int, findings: tuple[Finding, ...], *, independent: bool, draws: bool, training: int) -> Facts:
+    loaded, data, device = bench.loaded, bench.data, bench.device
+    return Facts(
+        rows=rows,
+        classes=classes,
+        shape=data.shape,
+        dtype=data.dtype,
+        labelled=data.labels is not None,
+        spec=data.spec,
+        parameters=loaded.parameters,
         probabilities=bench.model.probabilities,
         independent=independent,
         search=bench.search,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        findings=(),
-        judge=bench.loaded.judge,
-        access=bench.loaded.access,
-        training=end - first,
+        findings=findings,
+        judge=f"{loaded.judge}, by the majority of {PASSES} passes" if draws else loaded.judge,
+        access=loaded.access,
+        training=training,
+        draws=draws,
     )
-    bench.facts = facts._replace(findings=(*findings, *_left_out(order.job, facts)))
-    return bench.facts, bench
 
 
 _PROBABILITIES = Finding(
@@ -196,7 +208,8 @@ def _steady(bench: Bench, x: Tensor, scores: Tensor) -> Iterator[Finding]:
         yield Finding(
             code="not_deterministic",
             message="The model answers differently each time it is asked the same.",
-            hint="Robust accuracy is overstated for such models unless attacks average over the randomness; export in evaluation mode.",
+            hint=f"A row counts as broken where most of {PASSES} passes say so. Ask for attacks that average over the randomness "
+            "(samples=20), or robust accuracy is overstated; if it is dropout, export in evaluation mode.",
             evidence={"largest_change_of_a_logit": moved},
         )
 

@@ -8,6 +8,8 @@ from sparring.workers.errors import Refused
 from sparring.workers.models import Loaded
 
 _TINY = torch.finfo(torch.float32).tiny
+PASSES = 11
+"""Of a model that draws at random, before it is said what it answers."""
 
 
 class Prepared(nn.Module):
@@ -45,6 +47,29 @@ class Prepared(nn.Module):
         scores: Tensor = self.model(x.reshape(-1, *self.shape).to(self.dtype))
         scores = scores if scores.dtype == torch.float64 else scores.float()
         return scores.clamp_min(_TINY).log() if self.probabilities else scores
+
+
+class Voting(nn.Module):
+    """The word of a model that draws at random: how many of eleven passes call a row by each class.
+
+    What torch draws in them is the same whenever they are asked, so that the judge does not contradict itself.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Ask `model`, (B, …) -> scores (B, K)."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) float32: the logarithm of one more than the votes. NaN where a pass answers NaN or infinity."""
+        votes = torch.zeros((), device=x.device)
+        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+            for seed in range(PASSES):
+                torch.manual_seed(seed)
+                scores: Tensor = self.model(x)
+                vote = nn.functional.one_hot(scores.argmax(1), scores.shape[1]).float()
+                votes = votes + torch.where(torch.isfinite(scores).all(1, keepdim=True), vote, torch.nan)
+        return (votes + 1).log()
 
 
 def _channels(values: tuple[float, ...] | None, rows: tuple[int, ...], channel: int, name: str, default: float = 0.0) -> Tensor:

@@ -12,6 +12,7 @@ from workers.orders import export
 
 from sparring.attacks import catalogue, windows
 from sparring.attacks.access import Scores, Target
+from sparring.attacks.chain import Plan
 from sparring.attacks.problem import Problem
 from sparring.attacks.search import search_copy
 from sparring.attacks.tape import play, record
@@ -66,6 +67,10 @@ CHAINS: dict[str, tuple[tuple[int, ...], int, Callable[[], nn.Module]]] = {
     "double": ((3, 14, 14), 2, lambda: head(Call(lambda x: x.double()), C(3, 32, 3), nn.ReLU()).double()),
     "in place": ((3, 14, 14), 3, lambda: head(C(3, 16, 3), nn.ReLU(inplace=True), C(16, 16, 3), nn.Hardtanh(inplace=True))),
     "padded by a copy": ((3, 14, 14), 2, lambda: head(C(3, 32, 3, padding=1, padding_mode="circular"), nn.ReLU())),
+    "a line added": ((3, 16, 16), 2, lambda: head(C(3, 16, 3, padding=1), Call(lambda x: x + torch.arange(16.0)), C(16, 16, 3))),
+    "the row looked at": ((3, 16, 16), 2, lambda: head(C(3, 16, 3), Call(lambda x: x * x.amax((2, 3), keepdim=True)), C(16, 8, 3))),
+    "pools that overlap": ((3, 16, 16), 3, lambda: head(C(3, 16, 3), nn.MaxPool2d(3, 2), C(16, 8, 3), nn.AvgPool2d(2, divisor_override=3))),
+    "pools with edges": ((3, 16, 16), 2, lambda: head(C(3, 16, 3), nn.MaxPool2d(3, 2, 1), C(16, 8, 3))),
     "a corner unseen": ((3, 16, 16), 3, lambda: head(C(3, 16, 3, 2), nn.ReLU(), nn.MaxPool2d(2), C(16, 32, 2))),
 }
 """Shape of a row, how many pictures are kept, and the model."""
@@ -114,7 +119,7 @@ def made(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> nn.Module:
     return model.requires_grad_(False)
 
 
-def walk(model: nn.Module, shape: tuple[int, ...], found: windows.Plan, turns: int = 16) -> None:
+def walk(model: nn.Module, shape: tuple[int, ...], found: Plan, turns: int = 16) -> None:
     """Rows come and go, change in windows of every size and place, in several, in none or everywhere."""
     generator = torch.Generator().manual_seed(2)
     target, look = Target(model, model, TILE), Windows(found, torch.zeros(1, *shape), TILE)
@@ -205,6 +210,10 @@ LEFT_ALONE: dict[str, Callable[[], nn.Module]] = {
     "rows that see each other": lambda: head(C(3, 32, 3), Call(lambda x: x - x.mean(0)), C(32, 16, 3)),
     "what the input is needed for again": lambda: Around(),
     "pixels passed over": lambda: head(C(3, 64, 1, stride=2), nn.ReLU()),
+    "colours as rows": lambda: head(Call(lambda x: x.reshape(-1, 1, 16, 16)), C(1, 8, 3), Call(lambda x: x.reshape(-1, 3, 8, 14, 14))),
+    "two looks at each row": lambda: head(Call(lambda x: torch.cat((x, x.flip(3)))), C(3, 8, 3), Call(lambda x: sum(x.chunk(2)))),
+    "rows turned round": lambda: head(Call(lambda x: x.flip(0)), C(3, 16, 3), Call(lambda x: x.flip(0))),
+    "edges wider than the kernel": lambda: head(C(3, 16, 3, padding=5), nn.ReLU()),
     "a convolution by weights that depend on the row": lambda: Twice(),
 }
 

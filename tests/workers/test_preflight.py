@@ -13,9 +13,11 @@ from sparring.contract import jobs
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
 from sparring.contract.specs import DataSpec, ModelSpec
+from sparring.workers.bench import open_bench
 from sparring.workers.datasets import Dataset
 from sparring.workers.errors import Refused
 from sparring.workers.preflight import beyond_bounds, preflight
+from sparring.workers.prepare import Voting
 
 JOB = {"threats": [{"norm": "linf", "eps": 0.1}]}
 
@@ -235,3 +237,36 @@ def test_values_outside_declared_bounds_name_the_row(model: nn.Module, tmp_path:
     reason = refused(made(tmp_path, model, x, meaning=DataSpec(bounds=(0.0, 1.0)))).reason
     assert (reason.code, reason.detail) == ("bad_data", "out_of_bounds")
     assert "row 77" in reason.message
+
+
+def test_what_a_drawing_model_says_is_what_most_of_its_passes_say(model: nn.Module, tmp_path: Path) -> None:
+    """One look in three is a guess; the judge's word is the mean's all the same, and the same each time."""
+
+    class Guessing(Rounded):
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.model(x)
+            guess = 100 * torch.randn_like(scores)
+            return torch.where(torch.rand_like(scores[:, :1]) < 0.3, guess, scores)
+
+    given = made(tmp_path, Guessing(model))
+    facts, bench = preflight(given, torch.device("cpu"), 64)
+    x = bench.rows(torch.arange(120))
+    plain = model(x).argmax(1)
+    votes = bench.target.verdict(x)
+    assert facts.draws
+    assert facts.judge.endswith("by the majority of 11 passes")
+    assert torch.allclose((votes.exp() - 1).sum(1), torch.full((120,), 11.0))
+    assert torch.equal(votes, bench.target.verdict(x))
+    assert float((votes.argmax(1) == plain).float().mean()) > 0.95 > float((bench.target.logits(x).argmax(1) == plain).float().mean())
+    again = open_bench(given, torch.device("cpu"), 64, facts)
+    assert torch.equal(again.target.verdict(x), votes)
+
+
+def test_votes_on_no_answer_are_no_votes() -> None:
+    class Sometimes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(torch.rand(len(x), 1) < x, torch.nan, torch.eye(3)[[2] * len(x)])
+
+    votes = Voting(Sometimes())(torch.tensor([[0.0], [0.9]])).exp() - 1
+    assert votes[0].round().tolist() == [0, 0, 11]
+    assert votes[1].isnan().any()
