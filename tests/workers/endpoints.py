@@ -23,7 +23,7 @@ from sparring.storage import attempts, jobs, uploads
 from sparring.storage.artifacts import Folder
 from sparring.storage.settings import Settings
 from sparring.workers.horse import Attempt
-from sparring.workers.spare import Stable
+from sparring.workers.spare import Runner, Stable
 
 SQUARE = {"kind": "square", "queries": 30}
 
@@ -96,6 +96,7 @@ class Case:
 
     def __init__(self, engine: Engine, folder: Path, endpoint: dict[str, Any], rows: int = 40, classes: int | None = None) -> None:
         self.engine, self.settings = engine, Settings(data=folder, lease=60.0, beat=0.2)
+        self.runner: Runner | None = None
         spec = ModelSpec(endpoint=ENDPOINT.validate_python(endpoint), classes=classes)
         assert spec.endpoint
         self.allow({"origin": spec.endpoint.origin})
@@ -120,11 +121,11 @@ class Case:
         attempt = jobs.get(self.engine, "default", job).attempt
         claim = attempts.claim(self.engine, job, attempt, worker="w", lease=60.0)
         assert claim
-        runner = Stable("cpu", 2).ready()
+        self.runner = Stable("cpu", 2).ready()
         try:
-            Attempt(self.settings, self.engine, claim, runner).serve()
+            Attempt(self.settings, self.engine, claim, self.runner).serve()
         finally:
-            runner.kill()
+            self.runner.kill()
         return jobs.get(self.engine, "default", job)
 
     def run(self, **changes: Any) -> Report:
