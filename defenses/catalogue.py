@@ -27,7 +27,7 @@ from sparring.defenses import noise, objectives, penalties, smoothness, updates
 from sparring.defenses.data import Data, Facts
 from sparring.defenses.imsat import neighbour_distances
 from sparring.defenses.objectives import on_perturbed
-from sparring.defenses.perturb import anywhere, beside, centre, divergence, one_step, pgd
+from sparring.defenses.perturb import anywhere, beside, centre, one_step, pgd, prediction
 from sparring.defenses.recipe import Perturb, Recipe
 
 EPS, XI = 0.3, 0.01
@@ -70,7 +70,7 @@ def _pgd(spec: PGDTraining | TRADES | MART, facts: Facts) -> Perturb:
         return pgd(spec.norm, eps, alpha, spec.steps, anywhere if spec.start == "random" else centre, folded=folded)
     near = beside(NEAR * facts.span)
     if isinstance(spec, TRADES):
-        return pgd(spec.norm, eps, alpha, spec.steps, near, divergence, folded=folded)
+        return pgd(spec.norm, eps, alpha, spec.steps, near, prediction, folded=folded)
     return pgd(spec.norm, eps, alpha, spec.steps, near, folded=folded)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sparring.attacks import random
 from sparring.attacks.norms import Ball, ball
@@ -16,8 +15,8 @@ from sparring.defenses.recipe import Perturb
 from sparring.defenses.views import Views
 
 START = 21  # a stream of randomness
-Loss = Callable[[Tensor], Tensor]
-"""Logits (B, K) -> (), a sum over rows, climbed."""
+Aim = Callable[[Model, Batch], Tensor]
+"""Labels (B,) or probabilities (B, K) that the prediction is driven away from, held constant."""
 Start = Callable[[Ball, Batch], Tensor]
 
 
@@ -27,23 +26,32 @@ def around(norm: Norm, eps: float, batch: Batch, radius: Tensor | None = None) -
     return ball(norm, batch.x, size, batch.bounds)
 
 
-def slope(model: Model, loss: Loss, x: Tensor) -> Tensor:
-    """The gradient (B, …) of the loss with respect to x."""
+def slope(model: Model, aim: Tensor, x: Tensor) -> Tensor:
+    """The gradient (B, …) with respect to x of the cross-entropy between `aim` and each row's prediction.
+
+    The aim is labels (B,), or probabilities (B, K); with the clean prediction for one the gradient is that of KL(p || p'), whose
+    other part is constant. With respect to the logits it is p' - aim, which needs no graph.
+    """
     x = x.detach().requires_grad_()
-    (grad,) = torch.autograd.grad(loss(model(x)), x)
+    logits = model(x)
+    off = logits.detach().softmax(1)
+    if aim.dim() == 1:
+        off.scatter_add_(1, aim[:, None], off.new_full((len(off), 1), -1.0))
+    else:
+        off.sub_(aim)
+    (grad,) = torch.autograd.grad(logits, x, off)
     return grad
 
 
-def errors(model: Model, batch: Batch) -> Loss:
-    """Cross-entropy against the labels."""
-    return lambda logits: functional.cross_entropy(logits, batch.y, reduction="sum")
+def labels(model: Model, batch: Batch) -> Tensor:
+    """The labels."""
+    return batch.y
 
 
-def divergence(model: Model, batch: Batch) -> Loss:
-    """KL(p(x) || p(x')), less the entropy of p(x), which does not change."""
+def prediction(model: Model, batch: Batch) -> Tensor:
+    """The prediction for the rows as they are."""
     with torch.no_grad():
-        clean = model(batch.x).softmax(1)
-    return lambda logits: -(clean * logits.log_softmax(1)).sum()
+        return model(batch.x).softmax(1)
 
 
 def anywhere(area: Ball, batch: Batch) -> Tensor:
@@ -65,7 +73,7 @@ def one_step(norm: Norm, eps: float) -> Perturb:
     """FGSM and FGM: to the end of the ball along the gradient. Goodfellow et al. 2014, Miyato et al. 2016."""
 
     def perturb(views: Views, batch: Batch) -> Tensor:
-        return around(norm, eps, batch).extreme(slope(views.still, errors(views.still, batch), batch.x))
+        return around(norm, eps, batch).extreme(slope(views.still, batch.y, batch.x))
 
     return perturb
 
@@ -76,7 +84,7 @@ def pgd(
     alpha: float,
     steps: int,
     start: Start = anywhere,
-    loss: Callable[[Model, Batch], Loss] = errors,
+    aim: Aim = labels,
     *,
     folded: bool = False,
 ) -> Perturb:
@@ -84,15 +92,15 @@ def pgd(
 
     def perturb(views: Views, batch: Batch) -> Tensor:
         area, model = around(norm, eps, batch), views.folded() if folded else views.still
-        return ascend(model, loss(model, batch), area, start(area, batch), alpha, steps)
+        return ascend(model, aim(model, batch), area, start(area, batch), alpha, steps)
 
     return perturb
 
 
-def ascend(model: Model, loss: Loss, area: Ball, x: Tensor, alpha: float, steps: int) -> Tensor:
+def ascend(model: Model, aim: Tensor, area: Ball, x: Tensor, alpha: float, steps: int) -> Tensor:
     """`steps` times x <- P(x + alpha steepest slope)."""
     for _ in range(steps):
-        grad = slope(model, loss, x)
+        grad = slope(model, aim, x)
         x = area.project(x.detach() + alpha * area.steepest(grad, x))
     return x.detach()
 

@@ -8,7 +8,9 @@ with the same number of threads.
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -28,7 +30,7 @@ from sparring.defenses.transforms import changed
 from sparring.defenses.views import Views
 from sparring.defenses.watch import Seen, Watch
 
-_EPOCH, _AUGMENT, _MASKS, _SPARE = 71, 72, 73, 74  # streams of randomness
+_EPOCH, _AUGMENT, _SPARE = 71, 72, 73  # streams of randomness
 _REFRESHING = 100
 """Batches from which running statistics are taken anew for averaged weights."""
 End = Literal["", "finished", "diverged", "overfitting"]
@@ -161,23 +163,22 @@ class _Course:
     def _batch(self, epoch: int, step: int) -> Batch:
         settings, device = self.settings, self.views.device
         index = self.order.at(epoch, step)
-        key = self._keys(index, _EPOCH, epoch).to(device)
-        x = changed(settings.augment, self.data.rows(index).to(device), random.fork(key, _AUGMENT), self.data.bounds)
+        key = _keys(self.data.size, settings.seed, _EPOCH, epoch)[index].to(device)
+        x = self._augmented(self.data, index, key)
         labels = torch.zeros_like(index) if self.data.labels is None else self.data.labels[index]
         batch = Batch(x, labels.to(device), key, index.to(device), self.data.bounds, done=self.updates / self.total)
         if self.spare is None or self.spare_order is None:
             return batch
         index = self.spare_order.at(epoch, step)
-        key = random.fork(self._keys(index, _SPARE, epoch), step).to(device)
-        spare = changed(settings.augment, self.spare.rows(index).to(device), random.fork(key, _AUGMENT), self.spare.bounds)
-        return batch._replace(spare=spare, spare_key=key)
+        key = random.fork(_keys(self.spare.size, settings.seed, _SPARE, epoch)[index], step).to(device)
+        return batch._replace(spare=self._augmented(self.spare, index, key), spare_key=key)
 
-    def _keys(self, index: Tensor, stream: int, epoch: int) -> Tensor:
-        return random.fork(random.fork(random.keys(self.settings.seed, index), stream), epoch)
+    def _augmented(self, data: Data, index: Tensor, key: Tensor) -> Tensor:
+        x = data.rows(index).to(self.views.device)
+        return changed(self.settings.augment, x, random.fork(key, _AUGMENT), data.bounds) if self.settings.augment else x
 
     def _reseed(self) -> None:
-        key = torch.tensor([self.updates], dtype=torch.int64)
-        self.views.reseed(int(random.fork(random.keys(self.settings.seed, key), _MASKS)))
+        self.views.reseed(zlib.crc32(f"{self.settings.seed} {self.updates}".encode()))
 
     def _descend(self, compute: Callable[[], Tensor]) -> None:
         """One step of the weights."""
@@ -272,6 +273,12 @@ class _Course:
         self._before, self._began = self.updates, time.monotonic()
 
 
+@lru_cache(maxsize=2)  # all updates of an epoch ask for the same ones
+def _keys(size: int, seed: int, stream: int, epoch: int) -> Tensor:
+    """Keys (N,) of all rows in one epoch."""
+    return random.fork(random.fork(random.keys(seed, torch.arange(size)), stream), epoch)
+
+
 def _check(spec: AnyDefense, data: Data, unlabelled: Data | None) -> None:
     if spec.labelled and data.labels is None:
         raise ValueError(f"{spec.kind} learns from labels, and the data have none: give labelled data")
@@ -294,9 +301,9 @@ def _check_labels(views: Views, data: Data, x: Tensor) -> None:
 def _optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
     decay, weights = value(settings.decay), model.parameters()
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(weights, lr=settings.peak, momentum=settings.momentum, weight_decay=decay)
+        return torch.optim.SGD(weights, lr=settings.peak, momentum=settings.momentum, weight_decay=decay, fused=True)
     make = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return make(weights, lr=settings.peak, weight_decay=decay)
+    return make(weights, lr=settings.peak, weight_decay=decay, fused=True)
 
 
 def _share(settings: Training, done: float) -> float:

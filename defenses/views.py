@@ -32,7 +32,7 @@ class Views:
 
     def reseed(self, seed: int) -> None:
         """What every pass draws from now on, until the next call; told before each update."""
-        self._seed = seed & (2**63 - 1)
+        self._seed = seed
         self._stale = True
 
     def live(self, x: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
