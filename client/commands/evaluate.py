@@ -121,6 +121,8 @@ def evaluate(
     ] = None,
     rows: o.Rows = None,
     seed: o.Seed = 0,
+    asked: o.Asked = None,
+    sent: o.Sent = None,
     device: o.Device = "auto",
     timeout: o.Timeout = None,
     output: o.Output = None,
@@ -157,6 +159,7 @@ def evaluate(
         knowledge=knowledge or None,
         rows=rows,
         seed=seed,
+        budget=parsing.budget(asked, sent),
         device=device,
         timeout=timeout,
     )
@@ -176,6 +179,8 @@ def craft(
     targeted: Targeted = False,
     rows: o.Rows = None,
     seed: o.Seed = 0,
+    asked: o.Asked = None,
+    sent: o.Sent = None,
     device: o.Device = "auto",
     timeout: o.Timeout = None,
     as_json: o.Json = False,
@@ -199,7 +204,16 @@ def craft(
     threats = parsing.threats(norm, eps or (), threat or (), targeted)
     if len(threats) != 1:
         raise UsageProblem(f"{len(threats)} threats are given, but examples are crafted within one", "Run the command once for each")
-    make = _job(Craft, threat=threats[0], attack=parsing.attack(attack), rows=rows, seed=seed, device=device, timeout=timeout)
+    make = _job(
+        Craft,
+        threat=threats[0],
+        attack=parsing.attack(attack),
+        rows=rows,
+        seed=seed,
+        budget=parsing.budget(asked, sent),
+        device=device,
+        timeout=timeout,
+    )
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
     _run(_Sides(model, data, model_spec, data_spec), make, wanted, device, as_json)
