@@ -120,14 +120,14 @@ def _classes(report: Report) -> str:
 
 def _facts(report: Report) -> str:
     model, data, cost, run = report.model, report.data, report.cost, report.provenance
-    parameters = text.number(model.parameters)
+    parameters = f"{text.number(model.parameters)} parameters" if model.spec.endpoint is None else model.spec.endpoint.address
     said = {
-        "Model": f"{model.name}, {model.format}, {parameters} parameters, {model.classes} classes, sha256 {model.sha256}",
+        "Model": f"{model.name}, {model.format}, {parameters}, {model.classes} classes, sha256 {model.sha256}",
         "Data": f"{data.name}, {data.format}, {' × '.join(map(str, data.shape))} {data.dtype}, sha256 {data.sha256}",
         "Declared": f"model {model.spec.model_dump_json(exclude_none=True)}, data {data.spec.model_dump_json(exclude_none=True)}",
         "Cost": (
             f"{text.duration(cost.wall_seconds)} wall clock, {text.duration(cost.attack_seconds)} in attacks, "
-            f"{text.number(cost.queries)} queries, "
+            f"{text.number(cost.queries)} queries, {text.traffic(cost)}"
             f"{text.number(cost.forwards)} rows forward, {text.number(cost.backwards)} rows backward"
         ),
         "Run": (

@@ -12,7 +12,19 @@ from pydantic import JsonValue
 from sparring.contract.attacks import AttackBase, AttackSpec, describe
 from sparring.contract.corruptions import CORRUPTIONS, SEVERITIES
 from sparring.contract.jobs import Craft, Evaluate
-from sparring.contract.report import AttackResult, CurvePoint, Finding, MinimalResult, Report, Score, SurrogateResult, ThreatResult, Trust
+from sparring.contract.report import (
+    AttackResult,
+    Cost,
+    CurvePoint,
+    Finding,
+    MinimalResult,
+    Report,
+    Score,
+    SurrogateResult,
+    ThreatResult,
+    Trust,
+)
+from sparring.contract.specs import ModelSpec
 from sparring.contract.threat import Norm, Threat
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -303,6 +315,11 @@ def class_rows(results: Sequence[ThreatResult]) -> tuple[ClassRow, ...]:
     return tuple(rows)
 
 
+def traffic(cost: Cost) -> str:
+    """What an endpoint was asked, in words that others follow; empty for a file."""
+    return "" if cost.asked is None or cost.sent is None else f"{number(cost.asked)} rows asked in {number(cost.sent)} requests, "
+
+
 def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
     for threat in job.threats:
         yield from ("--threat", f"{threat.norm}:{threat.eps}{':targeted' if threat.targeted else ''}")
@@ -326,6 +343,10 @@ def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
     if job.rows:
         yield from ("--rows", str(job.rows))
     yield from ("--seed", str(job.seed))
+    if job.budget:
+        yield from ("--asked", str(job.budget.asked))
+        if job.budget.sent is not None:
+            yield from ("--sent", str(job.budget.sent))
     if job.device != "auto":
         yield from ("--device", job.device)
     if job.timeout != type(job).model_fields["timeout"].default:
@@ -335,7 +356,7 @@ def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
 
 
 def _upload_flags(report: Report) -> Iterable[str]:
-    model, data = report.model.spec, report.data.spec
+    model, data = report.model.spec if report.model.spec.endpoint is None else ModelSpec(), report.data.spec
     if model.arch:
         yield from ("--arch", model.arch)
     for flag, channels, neutral in (("--mean", model.mean, (0.0,)), ("--std", model.std, (1.0,))):
@@ -359,6 +380,10 @@ def command(report: Report) -> str:
 
 
 def command_from_files(report: Report) -> str:
-    """The `sparring` command that runs the job again from the files, wherever they are; their names are those they were uploaded under."""
-    files = (f"./{name}" if name.startswith("-") else name for name in (report.model.name, report.data.name))
+    """The `sparring` command that runs the job again from the files, wherever they are; their names are those they were uploaded under.
+
+    An endpoint is no file: it stays the one that is registered.
+    """
+    model = report.model.name if report.model.spec.endpoint is None else report.model.id or report.model.sha256
+    files = (f"./{name}" if name.startswith("-") else name for name in (model, report.data.name))
     return shlex.join(["sparring", report.job.kind, *files, *_upload_flags(report), *_job_flags(report.job)])

@@ -133,6 +133,8 @@ def evaluate(
     training: o.Training = None,
     rows: o.Rows = None,
     seed: o.Seed = 0,
+    asked: o.Asked = None,
+    sent: o.Sent = None,
     device: o.Device = "auto",
     timeout: o.Timeout = None,
     output: o.Output = None,
@@ -169,6 +171,7 @@ def evaluate(
         knowledge=knowledge or None,
         rows=rows,
         seed=seed,
+        budget=parsing.budget(asked, sent),
         device=device,
         timeout=timeout,
     )
@@ -189,6 +192,8 @@ def craft(
     training: o.Training = None,
     rows: o.Rows = None,
     seed: o.Seed = 0,
+    asked: o.Asked = None,
+    sent: o.Sent = None,
     device: o.Device = "auto",
     timeout: o.Timeout = None,
     as_json: o.Json = False,
@@ -212,7 +217,16 @@ def craft(
     threats = parsing.threats(norm, eps or (), threat or (), targeted)
     if len(threats) != 1:
         raise UsageProblem(f"{len(threats)} threats are given, but examples are crafted within one", "Run the command once for each")
-    make = job_maker(Craft, threat=threats[0], attack=parsing.attack(attack), rows=rows, seed=seed, device=device, timeout=timeout)
+    make = job_maker(
+        Craft,
+        threat=threats[0],
+        attack=parsing.attack(attack),
+        rows=rows,
+        seed=seed,
+        budget=parsing.budget(asked, sent),
+        device=device,
+        timeout=timeout,
+    )
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
     _run(Sides(model, data, model_spec, data_spec, training), make, wanted, device, as_json)

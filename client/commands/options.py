@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 _UPLOAD_MODEL = "Declared about the model file"
+_ENDPOINT = "Budget of a model that is an endpoint"
 _UPLOAD_DATA = "Declared about the data file"
 
 
@@ -48,6 +49,10 @@ Training = Annotated[
 ]
 Rows = Annotated[int | None, typer.Option(help="Only the first so many rows of the data.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Asked = Annotated[int | None, typer.Option(help="Rows that may be asked of an endpoint, at most.", rich_help_panel=_ENDPOINT)]
+Sent = Annotated[
+    int | None, typer.Option(help="Requests that may be sent to an endpoint, repeated ones included.", rich_help_panel=_ENDPOINT)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
 Timeout = Annotated[int | None, typer.Option(help="Seconds after which the job is given up.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout and nothing else.")]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import Engine, create_engine
-from workers.endpoints import SQUARE, Case, Counting, counting, linear, weights
+from workers.endpoints import Case, Counting, counting, linear, weights
 from workers.orders import digits, wait_for
 
 from sparring.contract.resources import JobInfo
@@ -132,16 +132,14 @@ def test_the_ledger_alone_is_enough_to_run_a_job_again(case: Case, target: Count
     assert (target.asked, told.cost.asked, rows(case, second)) == (before, undisturbed.asked, undisturbed.rows)
 
 
-@pytest.mark.parametrize(("budget", "which"), [({"asked": 300}, "asked"), ({"asked": 1000, "sent": 250}, "sent")])
-def test_a_budget_ends_the_job_and_is_not_passed(case: Case, target: Counting, budget: dict[str, int], which: str) -> None:
-    job = case.submit(budget=budget)
+def test_a_budget_ends_the_job_and_is_not_passed_by_trying_again(case: Case, target: Counting) -> None:
+    job = case.submit(budget={"asked": 300})
     for attempt in (1, 2):
         info = case.serve(job)
         assert info.reason
-        assert (info.state, info.reason.code, info.reason.detail) == ("failed", "budget_spent", which)
-        assert str(budget[which]) in info.reason.message
-        assert info.reason.hint
-        assert (target.asked, target.sent) == (budget[which],) * 2, f"attempt {attempt}"
+        assert (info.state, info.reason.code, info.reason.detail) == ("failed", "budget_spent", "asked")
+        assert "asked = 300" in info.reason.message
+        assert (target.asked, target.sent) == (300, 300), f"attempt {attempt}"
         if attempt == 1:
             jobs.retry(case.engine, "default", job)
 
@@ -213,18 +211,3 @@ def test_a_suite_is_run_as_far_as_labels_go(sqlite_engine: Engine, tmp_path: Pat
     assert [each.name for each in told.threats[0].each] == ["noise"]
     with np.load(case.settings.work / job / "1" / "examples.npz", allow_pickle=False) as examples:
         assert (linear(matrix, examples["x"]).argmax(1).numpy() != digits()[1][examples["row"]]).all()
-
-
-def test_answers_that_do_not_fit_are_told(sqlite_engine: Engine, tmp_path: Path, target: Counting) -> None:
-    for endpoint, classes, code, said in (
-        (target.endpoint(), 7, "bad_model", "10 classes, not 7"),
-        (target.endpoint("/labels", gives="labels"), 3, "bad_model", "but 3 classes are declared"),
-        (target.endpoint() | {"response": "/none"}, None, "endpoint_failed", "nothing at /none"),
-        (target.endpoint(gives="labels"), 10, "endpoint_failed", "not a single whole number"),
-    ):
-        case = Case(sqlite_engine, tmp_path / "data", endpoint, ROWS, classes=classes)
-        changes: dict[str, Any] = {"attacks": [{"kind": "noise"}]} if endpoint.get("gives") else {"attacks": [SQUARE]}
-        info = case.serve(case.submit(**changes))
-        assert info.reason
-        assert (info.state, info.reason.code) == ("failed", code)
-        assert said in info.reason.message
