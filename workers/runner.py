@@ -19,7 +19,6 @@ import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,25 +46,25 @@ _SHARD_NUMBERS = 4 << 20
 """Numbers in the rows of a shard: an attack holds some twenty tensors of that size."""
 
 
-class Plan(NamedTuple):
-    """How the rows are cut into shards. A function of the job alone, so that another attempt cuts them the same."""
-
-    digest: str
-    shards: tuple[NDArray[np.int64], ...]
-
-
-def plan(order: Order, facts: Facts, tile: int) -> Plan:
-    """Rows in an order drawn from the seed, in shards of whole tiles: small enough to share out, large enough to fill passes."""
-    numbers = max(1, math.prod(facts.shape[1:]))
-    most = max(tile, min(_SHARD, _SHARD_NUMBERS // numbers) // tile * tile)
-    size = min(most, max(2 * tile, -(-facts.rows // (16 * tile)) * tile))
-    drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
+def digest(order: Order, facts: Facts, tile: int) -> str:
+    """Of all that a row's outcome depends on: shards that carry it belong together, whoever has computed them."""
     given = [order.job, order.model.spec, order.data.spec]
     found = [facts.device, facts.probabilities, facts.judge, facts.access, facts.training]
     found += sorted((name, other.info.sha256, other.info.spec.model_dump(mode="json")) for name, other in order.others.items())
     machine = [*found, assemble.processor(), sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
-    text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, size, *machine])
-    return Plan(hashlib.sha256(text.encode()).hexdigest(), tuple(drawn[at : at + size] for at in range(0, facts.rows, size)))
+    text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, *machine])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def cut(rows: NDArray[np.int64], numbers: int, tile: int, processes: int) -> list[NDArray[np.int64]]:
+    """Rows as shards of whole tiles: as few as keep all processes busy to the end, since the last passes of each are half empty.
+
+    `numbers` are those in a row. Which rows share a shard changes no row's outcome.
+    """
+    most = max(tile, min(_SHARD, _SHARD_NUMBERS // max(1, numbers)) // tile * tile)
+    count = -(-len(rows) // (most * processes)) * processes
+    size = -(-len(rows) // max(1, count * tile)) * tile
+    return [rows[at : at + size] for at in range(0, len(rows), size)] if size else []
 
 
 def resolve(wanted: str, device: str) -> str:
@@ -130,7 +129,7 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
         try:
             pace.phase("preflight")
             facts = crew.look(tile)
-            shards, digest, resumed = _attack(crew, order, facts, tile, pace)
+            shards, sign, resumed = _attack(crew, order, facts, tile, size, pace)
             break
         except CrewError as error:
             if not error.trouble.memory or tile <= _SMALLEST_TILE:
@@ -140,25 +139,34 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
             crew.dismiss()
     pace.phase("report", pace.total, pace.total)
     run = Run(order, facts, tile, size, resumed, started, began, desk.asked, desk.sent)
-    return Done(files=assemble.write(run, shards, digest))
+    return Done(files=assemble.write(run, shards, sign))
 
 
-def _attack(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace) -> tuple[list[Path], str, int]:
+def _attack(crew: Crew, order: Order, facts: Facts, tile: int, processes: int, pace: Pace) -> tuple[list[Path], str, int]:
+    """The shards of all rows, those of an earlier attempt first; the digest they carry; and how many are an earlier attempt's."""
     folder = Path(order.out) / "shards"
     folder.mkdir(exist_ok=True)
-    cut = plan(order, facts, tile)
-    paths = [folder / f"{at:05d}.npz" for at in range(len(cut.shards))]
-    _study(crew, order, facts, tile, pace, folder, cut.digest)
-    missing = [at for at, path in enumerate(paths) if shard.load(path, cut.digest) is None]
+    sign = digest(order, facts, tile)
+    drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
+    kept, free = _kept(folder, sign)
+    left = drawn[~np.isin(drawn, np.concatenate([drawn[:0], *kept.values()]))]
+    _study(crew, order, facts, tile, pace, folder, sign)
     attacks = sum(len(feasible(order.job, threat, facts)) for threat in order.job.threats)
     attacks += len(corruptions.chosen(order.job, facts.shape[1:], facts.spec))
-    left = sum(len(cut.shards[at]) for at in missing)
-    pace.phase("attack", facts.rows * attacks, (facts.rows - left) * attacks)
-    tasks = [Attack(paths[at], cut.digest, cut.shards[at], tile, facts) for at in missing]
+    pace.phase("attack", facts.rows * attacks, (facts.rows - len(left)) * attacks)
+    shards = cut(left, math.prod(facts.shape[1:]), tile, processes)
+    tasks = [Attack(folder / f"{free + at:05d}.npz", sign, rows, tile, facts) for at, rows in enumerate(shards)]
     for answer in crew.work(tasks):
         if isinstance(answer, Advanced):
             pace.advance("attack", answer.more)
-    return paths, cut.digest, len(paths) - len(missing)
+    return [*kept, *(task.path for task in tasks)], sign, len(kept)
+
+
+def _kept(folder: Path, sign: str) -> tuple[dict[Path, NDArray[np.int64]], int]:
+    """Shards that can be used, with their rows; and the first number under which no shard lies."""
+    paths = sorted(folder.glob("*.npz"))
+    found = ((path, shard.load(path, sign)) for path in paths)
+    return {path: each.rows for path, each in found if each is not None}, max((int(path.stem) + 1 for path in paths), default=0)
 
 
 def _study(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, folder: Path, digest: str) -> None:
