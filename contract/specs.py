@@ -13,7 +13,7 @@ Arch = Literal["mlp", "lenet5", "cnn", "resnet18"]
 ModelFormat = Literal["pt2", "safetensors", "state_dict", "onnx", "endpoint"]
 DataFormat = Literal["npz"]
 
-_MOST_CHANNELS = 1000
+_MOST_CHANNELS = 900
 """Both lists in full length still fit into the address of an upload, which may be 64 KiB long."""
 Bounds = tuple[float, float] | Literal["none"] | None
 

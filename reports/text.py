@@ -340,6 +340,8 @@ def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
             yield from ("--corruption", corruption)
         if job.precision != "exact":
             yield from ("--precision", job.precision)
+    if job.training:
+        yield from ("--training", job.training)
     if job.rows:
         yield from ("--rows", str(job.rows))
     yield from ("--seed", str(job.seed))
