@@ -19,9 +19,12 @@ from sqlalchemy import Engine
 from sparring.storage import queue
 from sparring.storage.database import connect, migrate
 from sparring.storage.settings import Settings
+from sparring.workers.spare import ARITHMETIC
 
 # Read when torch is first imported: test processes share the cores, and threads that wait for each other's work do so by spinning.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Read at the first product of matrices: as in a runner, what a row yields does not hang on its place among others.
+os.environ.setdefault("MKL_CBWR", ARITHMETIC["MKL_CBWR"])
 
 
 def _eventually(condition: Callable[[], object], seconds: float = 30) -> object:

@@ -131,7 +131,10 @@ def attacked(spec: AttackSpec, norm: str, model: nn.Module, x: Tensor, labels: T
 
 
 @brief
-@pytest.mark.parametrize("model", [Overflowing, Half, Saturated, Steep, Short, Few, Alone, Coarse, Rounded])
+@pytest.mark.parametrize(
+    "model",
+    [Half, Saturated, Steep, Alone, Coarse, *(pytest.param(each, marks=pytest.mark.slow) for each in (Overflowing, Short, Few, Rounded))],
+)
 def test_what_is_claimed_is_so_and_lies_in_the_ball(model: type[Shown], spec: AttackSpec, norm: str) -> None:
     made, x = model().eval(), pictures(6)
     if model is Steep:

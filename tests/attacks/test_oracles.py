@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparring.attacks import catalogue
 from sparring.attacks.losses import kl
 from sparring.attacks.problem import Goal
-from sparring.contract.attacks import APGD, BIM, FGM, FGSM, MIFGSM, PGD, VAT, AttackSpec, GradientAscent
+from sparring.contract.attacks import APGD, BIM, FAB, FGM, FGSM, MIFGSM, PGD, VAT, AttackSpec, DeepFool, GradientAscent, Square
 
 
 def line(weight: list[float], bias: float) -> nn.Module:
@@ -40,13 +40,20 @@ def test_fgm_l1_spends_what_the_box_refuses_on_the_next_entry() -> None:
     assert torch.allclose(outcome.x, torch.tensor([[0.0, 0.0, 0.6]]), atol=1e-6)
 
 
-@pytest.mark.parametrize("spec", [PGD(steps=20), BIM(steps=10), MIFGSM(steps=10), APGD(steps=20), GradientAscent(steps=60, rate=0.5)])
-def test_a_longer_course_ends_where_one_step_does_on_an_affine_model(spec: AttackSpec) -> None:
+@pytest.mark.parametrize(
+    ("spec", "norm"),
+    [
+        *((spec, "linf") for spec in (PGD(steps=20), BIM(steps=10), MIFGSM(steps=10), APGD(steps=20), GradientAscent(steps=60, rate=0.5))),
+        *((spec, "l2") for spec in (PGD(steps=40, alpha=0.0625), MIFGSM(steps=10), APGD(steps=60), GradientAscent(steps=300, rate=0.5))),
+    ],
+)
+def test_a_longer_course_ends_where_one_step_does_on_an_affine_model(spec: AttackSpec, norm: str) -> None:
     case = affine()
-    asked = problem(case.x, case.labels, "linf", 0.25, stop=False)
-    once = catalogue.run(FGSM(), 0.25, target(case.model), asked)
+    asked = problem(case.x, case.labels, norm, 0.25, stop=False)
+    once = catalogue.run(FGSM() if norm == "linf" else FGM(), 0.25, target(case.model), asked)
     many = catalogue.run(spec, 0.25, target(case.model), asked)
-    assert torch.allclose(many.x, once.x, atol=1e-5)
+    assert torch.allclose(many.x, once.x, atol=1e-5 if norm == "linf" else 1e-3)
+    assert torch.allclose(case.model(many.x), case.model(once.x), atol=1e-5)
 
 
 def multiclass(classes: int = 6, size: int = 10, rows: int = 30) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
@@ -151,3 +158,51 @@ def test_a_model_that_varies_is_climbed_by_its_mean_slope() -> None:
         return float(judge(outcome.x)[:, 1].mean().detach())
 
     assert end(40) < end(1)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PGD(steps=10, loss="margin"),
+        PGD(steps=10, loss="dlr"),
+        APGD(steps=15, loss="dlr"),
+        APGD(steps=10, loss="dlr", targets=2),
+        APGD(steps=15, loss="margin"),
+        Square(queries=30),
+        DeepFool(steps=5),
+        FAB(steps=5),
+    ],
+    ids=lambda spec: f"{spec.kind}-{getattr(spec, 'loss', '')}",
+)
+def test_logits_that_are_eight_times_as_large_change_no_bit(spec: AttackSpec) -> None:
+    """A power of two scales every number of a pass exactly."""
+    model, louder, x = cnn(), cnn(), pictures(24)
+    with torch.no_grad():
+        for parameter in louder[-1].parameters():
+            parameter.mul_(8)
+    asked = problem(x, target(model).labels(x), "linf", 0.08, (0.0, 1.0), stop=False)
+    plain, other = (catalogue.run(spec, 0.08, target(each), asked) for each in (model, louder))
+    assert torch.equal(plain.success, other.success)
+    assert torch.equal(plain.x, other.x)
+    assert plain.success.any()
+
+
+def test_a_longer_search_for_the_smallest_change_ends_no_farther_away() -> None:
+    model, x = cnn(), pictures(16)
+    asked = problem(x, target(model).labels(x), "l2", math.inf, (0.0, 1.0), stop=False)
+    ends = [asked.ball.distance(catalogue.run(FAB(steps=n), math.inf, target(model), asked).x) for n in (3, 8, 20)]
+    assert (ends[1] <= ends[0] * (1 + 4e-4)).all()  # the bisection at the end is no finer
+    assert (ends[2] <= ends[1] * (1 + 4e-4)).all()
+    assert (ends[2] < ends[0] * (1 - 1e-3)).any()
+
+
+def test_a_larger_ball_leaves_fewer_rows_standing() -> None:
+    model, x = cnn(), pictures(40)
+    labels = target(model).labels(x)
+    for spec in (FGSM(), PGD(steps=10), APGD(steps=15)):
+        left = [
+            int((~catalogue.run(spec, eps, target(model), problem(x, labels, "linf", eps, (0.0, 1.0))).success).sum())
+            for eps in (0.01, 0.05, 0.1, 1.0)
+        ]
+        assert left == sorted(left, reverse=True)
+        assert left[-1] < left[0]

@@ -1,18 +1,25 @@
 """One shard through many threats and attacks: what the smaller eps leaves to the larger, and one attack to the next."""
 
+import csv
+import os
+import shutil
+import signal
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from workers.orders import digits, export, network, order, trained
+from workers.orders import digits, export, network, order, report, running, serve, talk, trained
 
+from sparring.contract.runner import Done, Order
+from sparring.workers.bench import Bench
 from sparring.workers.course import attack_shard
 from sparring.workers.preflight import preflight
 from sparring.workers.shard import CLEAN, UNBROKEN, Shard
 
-ROWS = 120
+ROWS, ALL = 120, 260
 EPS = (0.02, 0.05, 0.1)
 
 
@@ -20,9 +27,125 @@ EPS = (0.02, 0.05, 0.1)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("course")
     x, y = digits()
-    np.savez(folder / "data.npz", x=x[:ROWS], y=y[:ROWS])
+    np.savez(folder / "data.npz", x=x[:ALL], y=y[:ALL])
     export(trained(network()), folder / "model.pt2")
     return folder
+
+
+STANDARD = [
+    {"kind": "apgd", "steps": 12},
+    {"kind": "apgd", "steps": 8, "loss": "dlr", "targets": 3},
+    {"kind": "fab", "steps": 6, "targets": 3},
+    {"kind": "square", "queries": 30},
+]
+"""The suite standard, with settings that take seconds."""
+BRIEF = {"threats": [{"norm": "linf", "eps": each} for each in (0.04, 0.07)], "attacks": STANDARD, "cascade": True}
+
+
+class Row(NamedTuple):
+    """What became of a row under one threat, to the bit."""
+
+    broken_by: int
+    prediction: int
+    distance: float
+    queries: int
+    x: bytes
+
+
+def rows_of(done: Shard) -> dict[tuple[int, int], Row]:
+    """By row and threat."""
+    found = {}
+    for threat, ended in enumerate(done.ended):
+        witness = iter(ended.witness)
+        for at, row in enumerate(done.rows.tolist()):
+            x = next(witness).tobytes() if ended.broken_by[at] != UNBROKEN else b""
+            values = (ended.broken_by[at], ended.prediction[at], ended.distance[at], ended.queries[at])
+            found[row, threat] = Row(*(value.item() for value in values), x)
+        assert next(witness, None) is None
+    return found
+
+
+def bench_of(folder: Path, job: dict[str, object], tile: int = 64) -> tuple[Order, Bench]:
+    given = order(folder, folder / "model.pt2", folder / "data.npz", job)
+    return given, preflight(given, torch.device("cpu"), tile)[1]
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> dict[tuple[int, int], Row]:
+    """All rows in one shard, in their order."""
+    given, bench = bench_of(folder, BRIEF)
+    done = rows_of(attack_shard(given.job, bench, np.arange(ALL), lambda more: None))
+    assert len({row.broken_by for row in done.values()}) >= 4, "clean errors, survivors, and the work of several attacks"
+    return done
+
+
+@pytest.mark.parametrize("shards", [1, 3], ids=["backwards", "shuffled in three shards"])
+def test_neither_order_nor_shards_change_a_bit(folder: Path, whole: dict[tuple[int, int], Row], shards: int) -> None:
+    given, bench = bench_of(folder, BRIEF)
+    rows = np.arange(ALL)[::-1] if shards == 1 else np.random.default_rng(5).permutation(ALL)
+    parts = [np.ascontiguousarray(part) for part in np.array_split(rows, shards)]
+    found = [rows_of(attack_shard(given.job, bench, part, lambda more: None)) for part in parts]
+    assert {key: row for each in found for key, row in each.items()} == whole
+
+
+@pytest.mark.parametrize("tile", [32, 256])
+def test_between_tiles_hardly_a_verdict_differs(folder: Path, whole: dict[tuple[int, int], Row], tile: int) -> None:
+    given, bench = bench_of(folder, BRIEF, tile)
+    other = rows_of(attack_shard(given.job, bench, np.arange(ALL), lambda more: None))
+    differing = [key for key, row in whole.items() if (row.broken_by == UNBROKEN) != (other[key].broken_by == UNBROKEN)]
+    assert len(differing) <= 0.005 * len(whole), f"(row, threat): {differing}"
+
+
+def table(given: Order) -> dict[tuple[int, int], tuple[str, ...]]:
+    """What a finished job's files say of each row and threat; x' in bytes where there is one."""
+    with np.load(Path(given.out) / "examples.npz") as file:
+        x = {(int(row), int(threat)): point.tobytes() for row, threat, point in zip(file["row"], file["threat"], file["x"], strict=True)}
+    with (Path(given.out) / "rows.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    eps = [float(threat["eps"]) for threat in BRIEF["threats"]]
+    found = {}
+    for line in lines:
+        key = int(line["row"]), eps.index(float(line["eps"]))
+        found[key] = (*(line[name] for name in ("broken_by", "prediction", "queries")), x.get(key, b""))
+    return found
+
+
+def runner_job(folder: Path, out: Path) -> Order:
+    return order(out, folder / "model.pt2", folder / "data.npz", BRIEF)
+
+
+def agrees(given: Order, whole: dict[tuple[int, int], Row]) -> None:
+    """The files of a runner say of every row what this process found."""
+    names = {CLEAN: "clean", UNBROKEN: "", **dict(enumerate(("apgd", "apgd-2", "fab", "square")))}
+    assert table(given) == {key: (names[row.broken_by], str(row.prediction), str(row.queries), row.x) for key, row in whole.items()}
+
+
+def test_after_a_kill_another_number_of_processes_ends_with_the_same_bits(
+    folder: Path, whole: dict[tuple[int, int], Row], tmp_path: Path
+) -> None:
+    """Four row processes are killed in the middle; one goes on."""
+    cut = runner_job(folder, tmp_path / "first")
+    shards = Path(cut.out) / "shards"
+    with running(4) as runner:
+        for _ in talk(runner, cut):
+            if any(shards.glob("*.npz")):
+                break
+        os.killpg(runner.pid, signal.SIGKILL)
+    again = runner_job(folder, tmp_path / "second")
+    shutil.copytree(shards, Path(again.out) / "shards")
+    assert isinstance(serve(again, 1), Done)
+    assert report(again).provenance.resumed > 0
+    agrees(again, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_any_number_of_processes_ends_with_the_same_bits(
+    folder: Path, whole: dict[tuple[int, int], Row], tmp_path: Path, processes: int
+) -> None:
+    given = runner_job(folder, tmp_path)
+    assert isinstance(serve(given, processes), Done)
+    agrees(given, whole)
 
 
 def attacked(folder: Path, job: dict[str, object], eps: tuple[float, ...] = EPS, norm: str = "linf", **more: object) -> Shard:
