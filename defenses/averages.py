@@ -1,7 +1,5 @@
 """Means of the weights over a training, which are flatter and more robust than the last weights."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -49,11 +47,3 @@ class Average:
         for name, mean in self.tensors.items():
             mean.lerp_(self._weights[name], share)
         self.count += 1
-
-
-@torch.no_grad()
-def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Let the running statistics follow the weights: passes in training mode that teach nothing else."""
-    model.train()
-    for x in batches:
-        model(x)

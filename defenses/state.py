@@ -62,9 +62,12 @@ def of_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def to_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give an optimiser back what `of_optimizer` took."""
+    """Give an optimiser back what `of_optimizer` took, each tensor in its weight's order of memory: a fused step relies on that."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         at, _, name = key.partition(".")
-        state.setdefault(int(at), {})[name] = tensor.clone()
+        like = weights[int(at)]
+        fitted = torch.empty_like(like, requires_grad=False) if tensor.shape == like.shape else torch.empty_like(tensor)
+        state.setdefault(int(at), {})[name] = fitted.copy_(tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

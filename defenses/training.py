@@ -20,7 +20,7 @@ from sparring.attacks import random
 from sparring.contract.defenses import AnyDefense, Training
 from sparring.contract.quantity import value
 from sparring.contract.threat import Threat
-from sparring.defenses.averages import Average, refresh
+from sparring.defenses.averages import Average
 from sparring.defenses.awp import at_worst
 from sparring.defenses.catalogue import recipe
 from sparring.defenses.data import Batch, Data, facts, orders
@@ -247,9 +247,12 @@ class _Course:
         return self.progress(end, reason, good)
 
     def _refresh(self) -> None:
-        batches = (self._batch(0, step) for step in range(min(_REFRESHING, self.order.steps)))
+        """Let the running statistics follow averaged weights: passes that teach nothing else."""
         with torch.random.fork_rng(_devices(self.views)):
-            refresh(self.views.model, (self.recipe.perturb(self.views, batch) for batch in batches))
+            for step in range(min(_REFRESHING, self.order.steps)):
+                moved = self.recipe.perturb(self.views, self._batch(0, step))
+                with torch.no_grad():
+                    self.views.live(moved)
 
     def snapshot(self) -> State:
         """All there is to go on from."""

@@ -69,6 +69,8 @@ def _bounds(told: dict[str, Any]) -> str:
     (number,) = (form for form in forms if form.get("type") in ("integer", "number"))
     if any(form.get("type") == "string" for form in forms):  # its upper bound is only that of float32
         return "number or ratio above 0" if "exclusiveMinimum" in number else "number or ratio, 0 or more"
+    if "exclusiveMinimum" in number:
+        return f"number between {number['exclusiveMinimum']:g} and {number['exclusiveMaximum']:g}"
     if "exclusiveMaximum" in number and number["type"] == "number":
         return f"number, {number['minimum']:g} to below {number['exclusiveMaximum']:g}"
     most = number["maximum"] if "maximum" in number else number["exclusiveMaximum"] - 1
