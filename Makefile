@@ -26,7 +26,7 @@ test-slow: .venv/.tools ## Run the tests that take minutes
 check: .venv/.tools links ## Lint, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@MYPYPATH=.lint:examples:benchmarks $(BIN)/mypy --strict -p sparring -m queue_submit -m overhead -m peers -m oracles -p tools
+	@MYPYPATH=.lint:examples:benchmarks $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m peers -m oracles -p tools
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/hadolint Dockerfile
