@@ -36,7 +36,7 @@ def estimated(loss: Loss, draw: Draw, pairs: int, size: float) -> Probe[ScoreAcc
     """Looks at the scores, and estimates the slope of the loss where a row will move on: mean of (L(x + s u) - L(x - s u)) / 2s * u.
 
     `size`, in the threat's norm, makes the length s that a probe has in each entry. Probes stay in the bounds of the data. Rows that
-    have reached the goal are not probed, except in a full course.
+    have reached the goal are not probed, except in a full course. Where a probe is answered with NaN or infinity, the margin is NaN.
     """
 
     def look(target: ScoreAccess, problem: Problem, x: Tensor, *, slope: bool) -> Point:
@@ -46,19 +46,24 @@ def estimated(loss: Loss, draw: Draw, pairs: int, size: float) -> Probe[ScoreAcc
             return point
         probed = problem.moving & torch.isfinite(point.margin) & ((point.margin <= 0) | (not problem.stop))
         rows = torch.nonzero(probed).flatten()
-        grad = torch.zeros_like(x)
+        grad, margin = torch.zeros_like(x), point.margin.clone()
         if len(rows):
-            grad[rows] = _slope(target, problem.select(rows), x[rows], loss, draw, pairs, size)
-        return point._replace(grad=grad, looks=1 + 2 * pairs * probed)
+            grad[rows], sound = _slope(target, problem.select(rows), x[rows], loss, draw, pairs, size)
+            margin[rows[~sound & (margin[rows] <= 0)]] = float("nan")
+        return point._replace(grad=grad, margin=margin, looks=1 + 2 * pairs * probed)
 
     return look
 
 
-def _slope(target: ScoreAccess, problem: Problem, x: Tensor, loss: Loss, draw: Draw, pairs: int, size: float) -> Tensor:
-    """(B, …). Rows and pairs share passes; a row's sum is taken pair by pair, whatever the passes are."""
+def _slope(target: ScoreAccess, problem: Problem, x: Tensor, loss: Loss, draw: Draw, pairs: int, size: float) -> tuple[Tensor, Tensor]:
+    """(B, …), and whether all it was learnt from are numbers (B,) bool.
+
+    Rows and pairs share passes; a row's sum is taken pair by pair, whatever the passes are.
+    """
     ball, total, shape = problem.ball, torch.zeros_like(x), tuple(x.shape[1:])
     reach = size / _length(ball, x)
     low, high, key = x.new_tensor(ball.least), x.new_tensor(ball.most), random.fork(problem.key, _PROBE)
+    sound = torch.ones_like(problem.attempt, dtype=torch.bool)
     together = max(1, _PASSES * target.tile // (2 * len(x)))
     for first in range(0, pairs, together):
         drawn = [draw(random.fork(key, at), shape) for at in range(first, min(first + together, pairs))]
@@ -68,7 +73,8 @@ def _slope(target: ScoreAccess, problem: Problem, x: Tensor, loss: Loss, draw: D
         for each, (ahead, back) in zip(drawn, losses, strict=True):
             rise = torch.nan_to_num(ahead - back, nan=0.0, posinf=0.0, neginf=0.0)
             total += per_row(rise, x) * each
-    return total / (2 * reach * pairs) if reach > 0 else total
+            sound &= torch.isfinite(ahead) & torch.isfinite(back)
+    return (total / (2 * reach * pairs) if reach > 0 else total), sound
 
 
 class Purse(NamedTuple):

@@ -25,12 +25,12 @@ def hopskipjump(spec: contract.HopSkipJump) -> Attack[DecisionAccess]:
     """To the boundary by bisection; its normal there from random probes; a leap along it that shrinks until it succeeds; and again."""
 
     def attack(target: DecisionAccess, problem: Problem) -> Outcome:
-        trail, x = Trail(target, problem, spec.queries), problem.x.clone()
+        trail = Trail(target, problem, spec.queries)
         size = problem.x.shape[1:].numel()
         precision = 1 / (size * float(problem.ball.norm.dual(torch.ones_like(problem.x[:1]))))
-        begin(trail, spec.starts)
+        x = begin(trail, spec.starts)
         rows = trail.walking()
-        x[rows] = approach(trail, rows, trail.x[rows], precision)
+        x[rows] = approach(trail, rows, x[rows], precision)
         t = 0
         while len(rows := trail.walking()):
             t += 1
@@ -52,29 +52,29 @@ def normal(trail: Trail, rows: Tensor, x: Tensor, count: int, t: int) -> Tensor:
     key = random.fork(random.fork(trail.problem.key[rows], _PROBE), t)
     left = trail.left[rows].clamp(max=count)
     signed, plain, tally = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(left)
-    together = _together(len(rows), trail.target.tile)
-    for first in range(0, int(left.max()), together):
-        moves, asked = [], []
-        for at in range(first, min(first + together, int(left.max()))):
-            probe = (x + delta * unit(random.normals(random.fork(key, at), shape))).clamp(space.low, space.high)
-            moves.append(probe)
-            asked.append(left > at)
-        chosen = torch.cat(asked)
-        reached = torch.zeros_like(chosen)
-        reached[chosen] = trail.probe(rows.repeat(len(moves))[chosen], torch.cat(moves)[chosen])
-        for probe, sure, said in zip(moves, asked, torch.split(reached, len(rows)), strict=True):
-            phi = torch.where(said, 1, -1) * sure
-            tally += phi
-            signed += per_row(phi, x) * (probe - x)
-            plain += per_row(sure, x) * (probe - x)
+    most = int(left.max())
+    together = _together(len(rows), trail.target.tile, most)
+    for first in range(0, most, together):
+        turn = torch.arange(first, min(first + together, most), device=rows.device)[:, None]
+        asked = left > turn
+        drawn = unit(random.normals(random.fork(key, turn).flatten(), shape)).reshape(len(turn), *x.shape)
+        moves = (x + delta * drawn).clamp(space.low, space.high)
+        reached = torch.zeros_like(asked)
+        reached[asked] = trail.probe(rows.expand_as(asked)[asked], moves[asked])
+        phi = torch.where(reached, 1, -1) * asked
+        tally += phi.sum(0)
+        moves -= x
+        for move, sure, said in zip(moves, asked, phi, strict=True):  # one by one, so that a row's sum never depends on its neighbours
+            plain += per_row(sure, x) * move
+            signed += per_row(said, x) * move
     mean = tally / left
     return signed - per_row(torch.where(mean.abs() < 1, mean, 0.0).to(x.dtype), x) * plain
 
 
-def _together(rows: int, tile: int) -> int:
-    """How many probes of each row are asked at once so that the last tile is as full as can be."""
-    most = max(1, _TILES * tile // rows)
-    return min(range(1, most + 1), key=lambda each: (-rows * each % tile) / each)
+def _together(rows: int, tile: int, most: int) -> int:
+    """How many probes of each row are asked at once: so many that few places of the last tile stay empty."""
+    fits = max(1, min(_TILES * tile // rows, most))
+    return min(range(fits, 0, -1), key=lambda each: (-rows * each % tile) / each)
 
 
 def leap(trail: Trail, rows: Tensor, x: Tensor, slope: Tensor, t: int) -> Tensor:

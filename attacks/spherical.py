@@ -12,11 +12,10 @@ from sparring.attacks.norms import Ball
 from sparring.attacks.norms.l2 import unit
 from sparring.attacks.problem import Attack, Outcome, Problem
 from sparring.attacks.rows import per_row, pick
-from sparring.attacks.walks import Trail, approach, begin
+from sparring.attacks.walks import Trail, begin
 from sparring.contract import attacks as contract
 
 _STEP = 2  # a stream of randomness
-_PRECISION = 1e-3
 _EVERY = 10
 _CONVERGED = 1e-7
 
@@ -32,7 +31,19 @@ class Rate(NamedTuple):
         return step * torch.where(reached, math.exp(self.gain * (1 - self.share)), math.exp(-self.gain * self.share))
 
 
-_ROUND, _INWARD = Rate(0.4, 0.25), Rate(0.2, 0.1)
+_ROUND, _INWARD = Rate(0.3, 0.25), Rate(0.2, 0.1)
+
+
+class Walk(NamedTuple):
+    """The rows that are under way."""
+
+    rows: Tensor
+    space: Ball
+    around: Tensor
+    """(N,) float64: the step along the sphere, as a fraction of the distance."""
+    inward: Tensor
+    """(N,) float64: the step toward the clean row, likewise."""
+    key: Tensor
 
 
 def spherical(spec: contract.Boundary) -> Attack[DecisionAccess]:
@@ -45,28 +56,32 @@ def spherical(spec: contract.Boundary) -> Attack[DecisionAccess]:
         trail = Trail(target, problem, spec.queries)
         begin(trail, spec.starts)
         rows = trail.walking()
-        approach(trail, rows, trail.x[rows], _PRECISION)
-        around, inward = (torch.full_like(trail.distance, step) for step in (spec.spherical, spec.source))
-        t = 0
-        while len(rows := rows[trail.open(rows) & (inward[rows] > _CONVERGED)]):
-            t += 1
-            key = random.fork(random.fork(problem.key[rows], _STEP), t)
-            beside, nearer = _proposed(pick(trail.space, rows), trail.x[rows], trail.distance[rows], around[rows], inward[rows], key)
-            reached = trail.ask(rows, nearer)
-            inward[rows] = _INWARD.followed(inward[rows], reached)
-            if t % _EVERY == 0:
-                at = torch.nonzero(trail.open(rows)).flatten()
-                tested = trail.ask(rows[at], beside[at])
-                grown = _ROUND.followed(around[rows[at]], tested)
-                inward[rows[at]] *= grown / around[rows[at]]
-                around[rows[at]] = grown
+        around, inward = (torch.full_like(trail.distance[rows], step) for step in (spec.spherical, spec.source))
+        walk, t = Walk(rows, pick(trail.space, rows), around, inward, random.fork(problem.key[rows], _STEP)), 0
+        while len(walk.rows):
+            walk, t = _stepped(trail, walk, t), t + 1
+            going = trail.open(walk.rows) & (walk.inward > _CONVERGED)
+            if not bool(going.all()):
+                walk = pick(walk, going)
         return trail.outcome()
 
     return attack
 
 
-def _proposed(space: Ball, x: Tensor, distance: Tensor, around: Tensor, inward: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, …) twice: x moved along the sphere about the clean row, and from there inward; both steps in parts of the distance."""
+def _stepped(trail: Trail, walk: Walk, t: int) -> Walk:
+    x, distance = trail.x[walk.rows], trail.distance[walk.rows]
+    beside, nearer = _proposed(walk, x, distance, random.fork(walk.key, t))
+    inward, around = _INWARD.followed(walk.inward, trail.ask(walk.rows, nearer)), walk.around
+    if t % _EVERY == _EVERY - 1:
+        at = torch.nonzero(trail.open(walk.rows)).flatten()
+        grown = around.index_copy(0, at, _ROUND.followed(around[at], trail.ask(walk.rows[at], beside[at])))
+        inward, around = inward * grown / around, grown
+    return walk._replace(around=around, inward=inward)
+
+
+def _proposed(walk: Walk, x: Tensor, distance: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, …) twice: x moved along the sphere about the clean row, and from there inward."""
+    space, around, inward = walk.space, walk.around, walk.inward
     away = (x - space.centre) / per_row(distance.to(x.dtype), x)
     drawn = random.normals(key, tuple(x.shape[1:]))
     tangent = unit(drawn - per_row((drawn * away).flatten(1).sum(1), drawn) * away)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sparring.attacks import random
-from sparring.attacks.access import DecisionAccess
+from sparring.attacks.access import DecisionAccess, quick
 from sparring.attacks.pictures import picture
 from sparring.attacks.problem import Outcome, Problem
 from sparring.attacks.rows import per_row, pick, where
@@ -16,11 +16,18 @@ _BEGIN = 1  # a stream of randomness
 _GRAINS = (0, 4, 1, 2)
 """Cells across a drawn picture, in turn; 0 draws every entry by itself."""
 _DOUBLINGS = 12
-_HALVINGS = 50
+_HALVINGS, _COARSE, _TRIES = 50, 0.05, 100
+_STRETCHES = (1e-4, 1e-3, 1e-2, 1e-1)
+_TOLD = 200
+"""Times at which a walk says how far it is."""
 
 
 class Trail:
-    """Asks the target in the rows' names: no row asks more than it may, and each one's nearest success is remembered."""
+    """Asks the target in the rows' names: no row asks more than it may, and each one's nearest success is remembered.
+
+    Questions go to the target's quicker way where it has one. Then some queries are kept back for the judge, who has the last word
+    on every point that would end a row's walk, and on those that are remembered at the end.
+    """
 
     def __init__(self, target: DecisionAccess, problem: Problem, queries: int) -> None:
         """Every row of the problem may ask so often."""
@@ -32,9 +39,15 @@ class Trail:
         """(B, …): the nearest point found that reaches the goal; the clean row where there is none."""
         self.distance = torch.full_like(problem.ball.eps, float("inf"))
         """(B,) float64: how near it is."""
-        self.left = torch.full_like(problem.attempt, queries)
-        """(B,) int64: queries that a row may still ask."""
-        self._queries = queries
+        self._quick = quick(target)
+        self._queries, self._back = queries, 0 if self._quick is None else 1 + len(_STRETCHES)
+        self._spent = torch.zeros_like(problem.attempt)
+        self._untold = 0
+
+    @property
+    def left(self) -> Tensor:
+        """(B,) int64: queries that a row may still ask on its walk."""
+        return (self._queries - self._back - self._spent).clamp(min=0)
 
     @property
     def found(self) -> Tensor:
@@ -43,8 +56,8 @@ class Trail:
 
     def open(self, rows: Tensor) -> Tensor:
         """(N,) bool: which of `rows` (N,) may ask, and have a reason to."""
-        done = self.distance[rows] <= self.problem.ball.eps[rows] if self.problem.stop else self.distance[rows] < 0
-        return (self.left[rows] > 0) & ~done
+        may = self._spent[rows] < self._queries - self._back
+        return may & (self.distance[rows] > self.problem.ball.eps[rows]) if self.problem.stop else may
 
     def walking(self) -> Tensor:
         """(N,) int64: the rows that have begun and may go on."""
@@ -54,46 +67,85 @@ class Trail:
     def ask(self, rows: Tensor, x: Tensor) -> Tensor:
         """(N,) bool: whether x (N, …), one point for each of `rows` (N,) int64, all of them open, reaches the goal."""
         reached = self.probe(rows, x)
-        won = rows[reached]
-        if len(won):
-            distance = self.problem.ball.norm.measure(x[reached].double() - self.problem.x[won].double())
-            nearer = distance < self.distance[won]
-            self.x[won[nearer]] = x[reached][nearer]
-            self.distance[won[nearer]] = distance[nearer]
+        at = torch.nonzero(reached).flatten()
+        distance = self.problem.ball.norm.measure(x[at].double() - self.problem.x[rows[at]].double())
+        if self.problem.stop and self._quick is not None:
+            ending = distance <= self.problem.ball.eps[rows[at]]
+            refused = torch.zeros_like(ending)
+            refused[ending] = ~self._judged(rows[at[ending]], x[at[ending]])
+            reached[at[refused]] = False
+            at, distance = at[~refused], distance[~refused]
+        nearer = distance < self.distance[rows[at]]
+        at, distance = at[nearer], distance[nearer]
+        self.x[rows[at]], self.distance[rows[at]] = x[at], distance
         return reached
 
     def probe(self, rows: Tensor, x: Tensor) -> Tensor:
-        """The same for any number of points of a row, which are not remembered.
+        """The same for any number of points of a row, as many as are left; they are not remembered."""
+        if not len(rows):
+            return rows > 0
+        self._spent.index_add_(0, rows, torch.ones_like(rows))
+        self._tell(len(rows))
+        return (self._quick or self.target.reached)(pick(self.problem.goal, rows), x)
 
-        Raises:
-            ValueError: a row has fewer queries left.
-        """
-        asked = torch.bincount(rows, minlength=len(self.left))
-        if bool((asked > self.left).any()):
-            raise ValueError("a row would ask more than it may")
-        self.left -= asked
-        reached = self.target.reached(pick(self.problem.goal, rows), x)
-        spent = torch.where(self.open(torch.arange(len(self.left), device=rows.device)), self._queries - self.left, self._queries)
-        self.target.tell(float(spent.sum()) / (self._queries * len(spent)))
-        return reached
+    def _tell(self, asked: int) -> None:
+        """How much is behind us, whenever some more has been asked: a row that is done has everything behind it."""
+        self._untold += asked
+        if self._untold * _TOLD >= self._queries * len(self._spent):
+            self._untold = 0
+            behind = torch.where(self.open(torch.arange(len(self._spent), device=self._spent.device)), self._spent, self._queries)
+            self.target.tell(float(behind.sum()) / (self._queries * len(behind)))
+
+    def _judged(self, rows: Tensor, x: Tensor) -> Tensor:
+        """(N,) bool: the judge's word on x (N, …), one point for each of `rows`; no where a row has no query left."""
+        may = self._spent[rows] < self._queries
+        answer = torch.zeros_like(may)
+        if bool(may.any()):
+            self._spent[rows[may]] += 1
+            answer[may] = self.target.reached(pick(self.problem.goal, rows[may]), x[may])
+        return answer
 
     def outcome(self) -> Outcome:
-        """What has become of the rows: a success is a point inside the ball that was asked about."""
-        won = self.distance <= self.problem.ball.eps
-        score = torch.where(won, -self.distance, float("-inf")).to(self.x.dtype)
-        return Outcome(where(won, self.x, self.problem.x), won, score, self._queries - self.left, torch.zeros_like(won))
+        """What has become of the rows: a success is a point inside the ball of which the judge says so.
+
+        Where the judge calls the nearest point by its old name, points a little further out take its place.
+        """
+        ball, distance = self.problem.ball, self.distance
+        won = distance <= ball.eps
+        if self._quick is not None and not self.problem.stop:
+            claimed = torch.nonzero(won).flatten()
+            for stretch in (0.0, *_STRETCHES):
+                further = ball.project(self.problem.x + (1 + stretch) * (self.x - self.problem.x)) if stretch else self.x
+                confirmed = self._judged(claimed, further[claimed])
+                self.x[claimed[confirmed]] = further[claimed[confirmed]]
+                claimed = claimed[~confirmed]
+            won[claimed] = False
+            distance = ball.distance(self.x)
+        score = torch.where(won, -distance, float("-inf")).to(self.x.dtype)
+        return Outcome(where(won, self.x, self.problem.x), won, score, self._spent, torch.zeros_like(won))
 
 
-def begin(trail: Trail, tries: int) -> None:
-    """Ask about points drawn within the bounds until one reaches the goal, `tries` at most; without bounds, further and further out.
+def begin(trail: Trail, starts: int) -> Tensor:
+    """(B, …): the nearest of several points on the boundary, known to 5 %; where a walk may begin. Rows without any keep the clean row.
 
-    Noise in single entries comes in turn with pictures of few cells, down to a single colour, for models that call all noise alike.
+    Points are drawn within the bounds, or without bounds further and further out: `starts` of them, more only for rows that have not
+    found one that reaches the goal. One that was found is brought to the boundary; of later draws it is asked first whether
+    they are nearer. Noise in single entries comes in turn with pictures of few cells, down to a single colour, for models that call
+    all noise alike.
     """
-    for at in range(tries):
-        rows = torch.nonzero(~trail.found & (trail.left > 0)).flatten()
+    best, distance = trail.problem.x.clone(), torch.full_like(trail.distance, float("inf"))
+    everyone = torch.arange(len(distance), device=distance.device)
+    for at in range(max(starts, _TRIES)):
+        rows = everyone[trail.open(everyone) & ((at < starts) | distance.isinf())]
         if not len(rows):
             break
-        trail.ask(rows, _drawn(trail.problem.select(rows), at))
+        space = pick(trail.space, rows)
+        drawn = space.within((1 - _COARSE) * distance[rows]).project(_drawn(trail.problem.select(rows), at))
+        reached = trail.ask(rows, drawn)
+        rows = rows[reached]
+        best[rows] = approach(trail, rows, drawn[reached], _COARSE)
+        distance[rows] = pick(trail.space, rows).distance(best[rows])
+    return best
 
 
 def _drawn(problem: Problem, at: int) -> Tensor:

@@ -29,8 +29,8 @@ class Boundary(Walker):
     """First step along the sphere, as a fraction of the distance; it adapts so that about half of these steps succeed."""
     source: Fraction = 0.01
     """First step inward, as a fraction of the distance; it adapts so that about a quarter of the proposals succeed."""
-    starts: Steps = 100
-    """Random points tried, at most, until one lies beyond the boundary."""
+    starts: Steps = 50
+    """Random points compared, of which the one nearest to the clean row along its ray is the start; more, where none is beyond the boundary."""
 
 
 class HopSkipJump(Walker):
@@ -46,8 +46,8 @@ class HopSkipJump(Walker):
     """Most queries that a row may cost."""
     probes: Steps = 100
     """Probes of the first direction; they grow with the square root of the step's number, to 10,000 at most."""
-    starts: Steps = 100
-    """Random points tried, at most, until one lies beyond the boundary."""
+    starts: Steps = 50
+    """Random points compared, of which the one nearest to the clean row along its ray is the start; more, where none is beyond the boundary."""
 
 
 class RayS(Walker):
