@@ -50,7 +50,7 @@ class _Endpoint(Frozen):
     """What every endpoint has."""
 
     url: Annotated[str, Field(max_length=2000)]
-    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=20, default_factory=dict)]
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=20)] = Field(default_factory=dict)
     """Sent with every request. A value `secret:NAME` stands for the secret of that name in the service's list of endpoints."""
     gives: Gives = "scores"
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=8)] | None = None

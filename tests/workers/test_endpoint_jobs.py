@@ -27,7 +27,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def target(tmp_path: Path, matrix: Path) -> Iterator[Counting]:
-    with counting(tmp_path, matrix) as one:
+    with counting(tmp_path, matrix, latency=0.005) as one:
         yield one
 
 
