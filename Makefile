@@ -9,7 +9,7 @@ PACKAGES := contract attacks defenses storage reports workers service
 PYTEST := $(BIN)/python -P -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check up bench peers overhead busy docs lock links clean
+.PHONY: help demo test test-slow check up bench peers studies overhead busy docs lock links clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,8 @@ test-slow: .venv/.tools ## Run the tests that take minutes
 check: .venv/.tools links ## Lint, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@MYPYPATH=.lint:examples:benchmarks $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m peers -m oracles -p tools
+	@MYPYPATH=.lint:examples:benchmarks:studies $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m peers \
+		-m oracles -m defenses -p tools
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/hadolint Dockerfile
@@ -39,6 +40,9 @@ bench: .venv/.tools .venv-peers/.installed ## Measure speed side by side with th
 
 peers: .venv/.tools .venv-peers/.installed ## Compare the accuracy our attacks leave with the peers'
 	@$(BIN)/python benchmarks/oracles.py $(ARGS)
+
+studies: .venv/.tools ## Tabulate what the defenses do on toys and digits (ARGS='--only labels --seeds 5'; hours in full)
+	@$(BIN)/python -P studies/defenses.py $(ARGS)
 
 overhead: .venv/.tools ## Measure the overhead of the service itself
 	@$(BIN)/python -P benchmarks/overhead.py

@@ -46,8 +46,9 @@ def _noise(spec: Noise, facts: Facts) -> Recipe:
     if spec.where == "input":
         return Recipe(objectives.noisy_input(noise.on_rows(spec.distribution, size, facts.span), spec.samples))
     draw = noise.anywhere(spec.distribution, size)
-    make = objectives.noisy_layers if spec.where == "layers" else objectives.noisy_weights
-    return Recipe(make(draw, spec.samples))
+    if spec.where == "layers":
+        return Recipe(objectives.noisy_layers(draw, spec.samples, spec.layers))
+    return Recipe(objectives.noisy_weights(draw, spec.samples))
 
 
 def _vat(spec: VAT, facts: Facts) -> Recipe:

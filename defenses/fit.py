@@ -1,9 +1,12 @@
-"""Plain training: the loop every defense is measured against."""
+"""Plain training in one line."""
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
+
+from sparring.contract.defenses import Plain, Training
+from sparring.defenses.data import in_memory
+from sparring.defenses.training import train
 
 
 def fit(model: nn.Module, x: Tensor, labels: Tensor, *, epochs: int, batch: int = 64, rate: float = 2e-3, seed: int = 0) -> Iterator[float]:
@@ -18,19 +21,5 @@ def fit(model: nn.Module, x: Tensor, labels: Tensor, *, epochs: int, batch: int 
         rate: Adam's learning rate, annealed to 0 along a cosine.
         seed: of the order of rows.
     """
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in range(epochs):
-        model.train()
-        total = 0.0
-        order = torch.randperm(len(x), generator=generator)
-        for index in (order[at : at + batch] for at in range(0, len(x), batch)):
-            loss = nn.functional.cross_entropy(model(x[index]), labels[index])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            total += float(loss.detach()) * len(index)
-        schedule.step()
-        model.eval()
-        yield total / len(x)
+    settings = Training(epochs=epochs, batch=batch, rate=rate, seed=seed, monitor=0)
+    return (told.loss for told in train(model, Plain(), in_memory(x, labels), settings))

@@ -1,6 +1,6 @@
 """What is minimised: (views, batch, x') -> loss (), in nats and a mean over rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import torch
@@ -68,13 +68,13 @@ def noisy_input(draw: Callable[[Tensor, Tensor], Tensor], samples: int) -> Objec
     return objective
 
 
-def noisy_layers(draw: Draw, samples: int) -> Objective:
-    """The mean cross-entropy over draws of noise on what enters each layer but the first."""
+def noisy_layers(draw: Draw, samples: int, layers: Collection[int]) -> Objective:
+    """The mean cross-entropy over draws of noise on what enters these layers, the second being 1; none named means all of them."""
 
     def objective(views: Views, batch: Batch, x: Tensor) -> Tensor:
         losses = []
         for at in range(samples):
-            logits = shaken(views.live, x, partial(_drawn, draw, _source(batch, at)))
+            logits = shaken(views.live, x, partial(_drawn, draw, _source(batch, at), layers))
             losses.append(functional.cross_entropy(logits, batch.y))
         return _mean(losses)
 
@@ -107,8 +107,8 @@ def noisy_weights(draw: Draw, samples: int) -> Objective:
     return objective
 
 
-def _drawn(draw: Draw, source: torch.Generator, entering: Tensor, layer: int) -> Tensor:
-    return draw(entering, source)
+def _drawn(draw: Draw, source: torch.Generator, layers: Collection[int], entering: Tensor, layer: int) -> Tensor:
+    return draw(entering, source) if not layers or layer in layers else entering
 
 
 def _source(batch: Batch, sample: int) -> torch.Generator:

@@ -54,7 +54,7 @@ def settings(model: type[Frozen]) -> tuple[Setting, ...]:
 
 def _default(given: Any) -> str:
     if isinstance(given, (list, tuple)):
-        return ", ".join(given) or "none"
+        return ", ".join(map(str, given)) or "none"
     return "not set" if given is None else str(given)
 
 
@@ -62,6 +62,8 @@ def _bounds(told: dict[str, Any]) -> str:
     """A JSON Schema in words."""
     if "enum" in told:
         return f"one of {', '.join(told['enum'])}"
+    if told.get("type") == "array" and told["items"].get("type") == "integer":
+        return f"integers, {told['items']['minimum']:,} to {told['items']['maximum']:,}"
     if told.get("type") == "array":
         choices = told["items"].get("enum") or [name for each in told["items"]["anyOf"] for name in each.get("enum", [each.get("const")])]
         return f"any of {', '.join(choices)}"

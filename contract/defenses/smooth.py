@@ -35,6 +35,8 @@ class Noise(DefenseBase):
     size: Quantity = 0.1
     """Gaussian: the standard deviation, as a share of the data's range (of the typical size of a layer's input or of a weight);
     uniform: the largest distance from 1; bernoulli: how often an entry becomes 0."""
+    layers: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000), NotBool], ...], Listed] = ()
+    """For `layers`: which of them, counted from 1, where 1 is the second layer with weights; all unless given."""
     samples: Count = 1
     """Draws whose losses are averaged at each update."""
 

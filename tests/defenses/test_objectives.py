@@ -71,6 +71,17 @@ def test_samples_of_noise_are_averaged_and_differ(views: Views) -> None:
         assert torch.equal(one, objective(Noise(where=where, size=0.5))(views, given, given.x))
 
 
+def test_noise_at_one_layer_leaves_the_others_alone(views: Views) -> None:
+    given = batch()
+    every, first, second = (
+        objective(Noise(where="layers", distribution="bernoulli", layers=layers))(views, given, given.x) for layers in ((), (1,), (2,))
+    )
+    plain = functional.cross_entropy(views.model(given.x), given.y)
+    assert len({float(loss.detach()) for loss in (every, first, second, plain)}) == 4
+    none = objective(Noise(where="layers", layers=(9,)))(views, given, given.x)
+    assert torch.equal(none, plain)
+
+
 @pytest.mark.parametrize("distribution", ["gaussian", "uniform", "bernoulli"])
 def test_noise_has_the_mean_and_the_size_it_is_asked_for(distribution) -> None:
     x = torch.full((400, 100), 2.0)

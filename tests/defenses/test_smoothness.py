@@ -163,6 +163,6 @@ def test_vat_without_settings_lowers_the_error_of_a_model_with_few_labels() -> N
     wrong = {}
     for spec in (VAT(weight=0), VAT()):
         model = mlp(width=128)
-        list(train(model, spec, few, Training(epochs=20, batch=50, monitor=0), unlabelled=spare))
+        list(train(model, spec, few, Training(epochs=30, batch=50, monitor=0), unlabelled=spare))
         wrong[spec.weight] = float((model(data.rows(test)).argmax(1) != data.labels[test]).float().mean())
     assert wrong[1.0] < wrong[0] - 0.02
