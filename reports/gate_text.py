@@ -42,6 +42,11 @@ def why(rule: RuleResult) -> str:
     return inert("; ".join([rule.why, *waived, *rule.notes]))
 
 
+def sentence(rule: RuleResult) -> str:
+    """A rule and what became of it."""
+    return inert(f"{what(rule)}: asked {rule.asked}, found {rule.found or 'nothing'}: {why(rule)}")
+
+
 def headline(verdict: Verdict) -> str:
     """The verdict in a line."""
     subject = f"{inert(verdict.model.name)} on {inert(verdict.data.name)}"
@@ -65,7 +70,7 @@ def _counted(verdict: Verdict) -> str:
 
 def rows(verdict: Verdict) -> tuple[tuple[str, ...], ...]:
     """A line of the table for each rule, under COLUMNS."""
-    return tuple((rule.id, what(rule), rule.asked, rule.found or "–", status(rule), why(rule)) for rule in verdict.rules)
+    return tuple((rule.id, what(rule), rule.asked, inert(rule.found) or "–", status(rule), why(rule)) for rule in verdict.rules)
 
 
 def warnings(verdict: Verdict) -> tuple[str, ...]:

@@ -4,9 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sparring import __version__
 from sparring.contract.verdict import Verdict
 from sparring.errors import UsageProblem
 from sparring.paths import check_folder, kind_of
+from sparring.reports.badge import badge
+from sparring.reports.gate_html import html
+from sparring.reports.gate_markdown import markdown
+from sparring.reports.junit import junit
+from sparring.reports.sarif import sarif
 from sparring.show import say
 
 
@@ -14,8 +20,17 @@ def _json(verdict: Verdict) -> str:
     return verdict.model_dump_json(indent=1) + "\n"
 
 
+def _sarif(verdict: Verdict) -> str:
+    return sarif(verdict, __version__)
+
+
 FORMS: dict[str, Callable[[Verdict], str]] = {
+    "badge.json": badge,
     ".json": _json,
+    ".xml": junit,
+    ".sarif": _sarif,
+    ".md": markdown,
+    ".html": html,
 }
 """By the ending of the name; the first that fits."""
 

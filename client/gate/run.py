@@ -150,7 +150,7 @@ def _verdict(
     wanted: Wanted, rules: tuple[RuleResult, ...], code: ExitCode, evidence: Evidence | None = None, job: str = "", **why: str
 ) -> Verdict:
     read = wanted.read
-    common = {"exit_code": code, "policy": read.path.as_posix(), "policy_sha256": read.sha256, "rules": rules}
+    common = {"exit_code": code, "policy": _shown(read.path), "policy_sha256": read.sha256, "rules": rules}
     if evidence is None:
         data = Path(read.policy.data.path or "").name or read.policy.data.ref or ""
         model = Path(wanted.model or read.policy.model.path or "").name or read.policy.model.ref or ""
@@ -166,3 +166,9 @@ def _verdict(
         warnings=report.warnings,
         place=str(wanted.files[0].path) if wanted.files else f"sparring report open {evidence.job}",
     )
+
+
+def _shown(path: Path) -> str:
+    """A path as the repository has it: from the working folder, if it lies there."""
+    whole, here = path.resolve(), Path.cwd()
+    return (whole.relative_to(here) if whole.is_relative_to(here) else path).as_posix()
