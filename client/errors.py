@@ -29,11 +29,13 @@ class ServiceAway(SparringError):
 class JobFailed(SparringError):
     """The job ended without a report."""
 
-    def __init__(self, message: str, hint: str = "", *, job: str, code: str) -> None:
+    def __init__(self, message: str, hint: str = "", *, job: str, code: str, detail: str = "") -> None:
         super().__init__(message, hint)
         self.job = job
         self.code = code
         """Of the job's reason, such as `bad_model`; its state where it has no reason."""
+        self.detail = detail
+        """The reason's finer code, such as `labels_out_of_range`; empty where it has none."""
 
 
 class ApiError(SparringError):

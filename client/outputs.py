@@ -27,12 +27,13 @@ class Output(NamedTuple):
     artifact: str
 
 
-def outputs(paths: Sequence[Path], *, crafting: bool = False) -> tuple[Output, ...]:
+def outputs(paths: Sequence[Path], *, crafting: bool = False, said: str = "-o") -> tuple[Output, ...]:
     """What each `-o` asks for.
 
     Args:
         paths: as given.
         crafting: an .npz means the crafted dataset, unless it is called examples.npz.
+        said: the option by which they were given.
 
     Raises:
         UsageProblem: unknown suffix, no such folder, a folder in the way, not writable, the same file twice.
@@ -42,15 +43,15 @@ def outputs(paths: Sequence[Path], *, crafting: bool = False) -> tuple[Output, .
         artifact = _BY_SUFFIX.get(path.suffix.lower())
         if artifact is None:
             raise UsageProblem(
-                f"-o {path}: nothing is written as {path.suffix or 'a file without a suffix'}", f"Known are {', '.join(_BY_SUFFIX)}"
+                f"{said} {path}: nothing is written as {path.suffix or 'a file without a suffix'}", f"Known are {', '.join(_BY_SUFFIX)}"
             )
         if crafting and artifact == "examples.npz" and path.name != "examples.npz":
             artifact = "crafted.npz"
-        check_folder(path, "-o ")
-        if kind_of(path, "-o ") == "folder":
-            raise UsageProblem(f"-o {path}: this is a folder, not a file")
+        check_folder(path, f"{said} ")
+        if kind_of(path, f"{said} ") == "folder":
+            raise UsageProblem(f"{said} {path}: this is a folder, not a file")
         if any(path.resolve() == other.path.resolve() for other in found):
-            raise UsageProblem(f"-o {path} is given twice")
+            raise UsageProblem(f"{said} {path} is given twice")
         found.append(Output(path, artifact))
     return tuple(found)
 

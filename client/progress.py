@@ -92,7 +92,8 @@ def follow(client: Client, job_id: str) -> JobInfo:
         ended = job.state.replace("_", " ")
         code = job.reason.code if job.reason else job.state
         said = f"{job.reason.message} ({code}{', ' + job.reason.detail if job.reason.detail else ''})" if job.reason else f"it was {ended}"
-        raise JobFailed(f"{job_id} {ended}: {said}", job.reason.hint if job.reason else "", job=job_id, code=code)
+        hint, detail = (job.reason.hint, job.reason.detail) if job.reason else ("", "")
+        raise JobFailed(f"{job_id} {ended}: {said}", hint, job=job_id, code=code, detail=detail)
     return job
 
 

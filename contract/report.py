@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from math import sqrt
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -42,9 +43,13 @@ class Score(Frozen):
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the rate, for rows drawn independently; (0, 1) of nothing."""
+        return self.interval_at(0.95)
+
+    def interval_at(self, confidence: float) -> tuple[float, float]:
+        """Wilson's score interval of the rate (Wilson 1927), for rows drawn independently; (0, 1) of nothing."""
         if not self.total:
             return 0.0, 1.0
-        n, z = self.total, 1.959963984540054
+        n, z = self.total, NormalDist().inv_cdf((1 + confidence) / 2)
         centre = (self.rate + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * sqrt(self.rate * (1 - self.rate) / n + z * z / (4 * n * n))
         return max(0.0, min(centre - half, self.rate)), min(1.0, max(centre + half, self.rate))

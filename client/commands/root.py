@@ -2,7 +2,7 @@
 
 import typer
 
-from sparring.commands import catalogue, doctor, evaluate, export, jobs, keys, matrix, report, stack, uploads
+from sparring.commands import catalogue, doctor, evaluate, export, gate, jobs, keys, matrix, report, stack, uploads
 
 app = typer.Typer(
     name="sparring",
@@ -18,6 +18,7 @@ app.add_typer(uploads.datasets, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(report.app, name="report")
+app.add_typer(gate.app, name="gate")
 app.add_typer(catalogue.attacks, name="attacks")
 app.add_typer(catalogue.suites, name="suites")
 

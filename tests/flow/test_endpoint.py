@@ -53,6 +53,7 @@ def sparring(running: Stack, *arguments: object) -> subprocess.CompletedProcess[
     return subprocess.run([SPARRING, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.slow
 def test_an_endpoint_is_attacked_and_a_job_outlives_it(example: Example, tmp_path: Path) -> None:
     x, y = digits()
     np.savez(tmp_path / "data.npz", x=x[:60], y=y[:60])

@@ -62,7 +62,9 @@ FAULTS: dict[str, Callable[[Stack], None]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [fault if fault in ("runner", "worker", "redis") else pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS]
+)
 def test_the_job_survives_the_death_of(fault: str, ready: Ready, undisturbed: bytes) -> None:
     job = ready.stack.submit(model=ready.model, data=ready.data, **LONG)
     ready.stack.under_way(job)
@@ -103,6 +105,7 @@ def test_a_queued_job_survives_flushall(ready: Ready, undisturbed: bytes) -> Non
         proper_end(ready.stack, job, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_worker_back_from_the_dead_changes_nothing(ready: Ready, undisturbed: bytes) -> None:
     """Its horse sleeps longer than the lease; a second worker takes the job over; then it wakes up."""
     stack = ready.stack
@@ -124,6 +127,7 @@ def test_a_worker_back_from_the_dead_changes_nothing(ready: Ready, undisturbed: 
     assert proper_end(stack, job, undisturbed) == 2
 
 
+@pytest.mark.slow
 def test_a_worker_told_to_stop_hands_its_job_back_without_blame(ready: Ready, undisturbed: bytes) -> None:
     job = ready.stack.submit(model=ready.model, data=ready.data, **LONG)
     ready.stack.under_way(job)

@@ -157,12 +157,14 @@ def test_it_ends_when_stdin_does(tmp_path: Path, eventually: Eventually) -> None
         assert all(gone(pid) for pid in pids.values())
 
 
+@pytest.mark.slow
 def test_a_deep_data_folder_gets_a_short_socket(tmp_path: Path) -> None:
     data = tmp_path / ("d" * 80) / ("e" * 80)
     with stack(data) as (_, client):
         assert client.get("/readyz").json()["checks"]["queue"]["ok"]
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

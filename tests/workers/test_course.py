@@ -120,6 +120,7 @@ def agrees(given: Order, whole: dict[tuple[int, int], Row]) -> None:
     assert table(given) == {key: (names[row.broken_by], str(row.prediction), str(row.queries), row.x) for key, row in whole.items()}
 
 
+@pytest.mark.slow
 def test_after_a_kill_another_number_of_processes_ends_with_the_same_bits(
     folder: Path, whole: dict[tuple[int, int], Row], tmp_path: Path
 ) -> None:

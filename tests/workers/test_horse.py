@@ -27,6 +27,7 @@ from sparring.workers.horse import REQUIRED, Attempt
 from sparring.workers.spare import Runner
 from sparring.workers.wire import MAX_LINE, send
 
+PIECE = 40
 LEASE = 60.0
 MODEL, DATA = b"model" * 20, b"data" * 20
 LOST = Reason(code="worker_lost", message="gone")
@@ -129,7 +130,7 @@ class Case:
 
 @pytest.fixture
 def case(sqlite_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
-    monkeypatch.setattr(artifacts, "CHUNK", 10)
+    monkeypatch.setattr(artifacts, "CHUNK", PIECE)
     case = Case(sqlite_engine, Settings(data=tmp_path, lease=LEASE, beat=1e-6))
     yield case
     case.runner.kill()
@@ -173,12 +174,12 @@ def test_what_is_stored_already_is_compared_without_losing_the_lease(case: Case)
         Folder(case.settings.artifacts).put([(case.out / name).read_bytes()])
     pieces = case.slow_down()
     assert case.serve().state == "succeeded"
-    assert len(pieces) > 200
+    assert len(pieces) > 50
 
 
 def storing(case: Case) -> int:
     """Number of a piece that is stored, not read."""
-    return (len(MODEL) + len(DATA)) // 10 + 10
+    return (len(MODEL) + len(DATA)) // PIECE + 10
 
 
 @pytest.mark.parametrize("where", [lambda case: 3, storing], ids=["verifying", "storing"])

@@ -84,6 +84,7 @@ def test_a_model_that_rounds_its_input_looks_harmless_in_white_and_is_caught_in_
     assert result.worst.count == black.robust.count, "the number is that of the attacker who won"
 
 
+@pytest.mark.slow
 def test_large_logits_do_not_hide_a_distilled_model_from_white_box_attacks(tmp_path: Path) -> None:
     """The cross-entropy of such a model has no slope in float32; ours is climbed as log-odds, which has."""
     model = distilled()

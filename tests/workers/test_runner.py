@@ -148,19 +148,20 @@ def test_killed_and_taken_up_again_changes_no_bit(done, uploads: Path, tmp_path:
 
 
 def test_damaged_and_foreign_shards_are_done_again(done, uploads: Path, tmp_path: Path) -> None:
-    again = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", JOB | {"seed": 1})
-    shutil.copytree(Path(done.out) / "shards", Path(again.out) / "shards")
-    assert isinstance(serve(again), Done)
+    shards = Path(done.out) / "shards"
+    again = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", JOB | {"seed": 1, "threats": THREATS[:1], "rows": 40})
+    shutil.copytree(shards, Path(again.out) / "shards")
+    assert isinstance(serve(again, processes=1), Done)
     assert report(again).provenance.resumed == 0
     same_seed = order(tmp_path / "damaged", uploads / "model.pt2", uploads / "data.npz", JOB)
-    assert isinstance(serve(same_seed, processes=3), Done)
-    first, second, _ = sorted((Path(same_seed.out) / "shards").iterdir())
+    shutil.copytree(shards, Path(same_seed.out) / "shards")
+    first, second = sorted((Path(same_seed.out) / "shards").iterdir())
     content = bytearray(first.read_bytes())
     content[len(content) // 2] ^= 1
     first.write_bytes(content)
     second.write_bytes(second.read_bytes()[:1000])
     assert isinstance(serve(same_seed), Done)
-    assert report(same_seed).provenance.resumed == 1
+    assert report(same_seed).provenance.resumed == 0
     same(done, same_seed)
 
 

@@ -12,6 +12,7 @@ from workers.orders import order, report, running, serve, talk
 from sparring.contract.resources import DatasetInfo, ModelInfo
 from sparring.contract.runner import Done, Failed, Order, Other, Told
 from sparring.contract.specs import DataSpec, ModelSpec
+from sparring.workers.architectures import architecture
 from sparring.workers.errors import Refused
 from sparring.workers.preflight import preflight
 from workers import orders
@@ -76,6 +77,7 @@ def test_who_knows_more_breaks_more_and_the_levels_are_those_of_the_rows(done: O
             assert level.robust.count == sum(line[column[level.knowledge]] == "0" for line in own)
 
 
+@pytest.mark.slow
 def test_a_killed_runner_does_not_train_again_and_ends_with_the_same_bytes(done: Order, uploads: Path, tmp_path: Path) -> None:
     given = ordered(tmp_path, uploads, JOB)
     with running(1) as runner:
@@ -98,6 +100,7 @@ def test_without_rows_of_its_own_such_an_attack_is_left_out_or_the_job_refused(u
     assert "fewer `rows`" in refused.value.reason.hint
 
 
+@pytest.mark.slow
 def test_training_data_of_their_own_are_used_and_checked(uploads: Path, tmp_path: Path) -> None:
     x, y = orders.digits()
     np.savez(tmp_path / "training.npz", x=x[700:1000], y=y[700:1000])
@@ -126,9 +129,10 @@ def test_an_uploaded_model_is_a_surrogate_if_it_tells_the_same_classes_apart(upl
     assert "3 classes" in failed.reason.message
 
 
-def test_what_an_architecture_cannot_read_is_said(uploads: Path, tmp_path: Path) -> None:
-    job = {"threats": JOB["threats"][:1], "attacks": [TRANSFER | {"architectures": ["eegnet"]}], "rows": 100}
-    failed = serve(ordered(tmp_path, uploads, job), processes=1)
-    assert isinstance(failed, Failed)
-    assert failed.reason.code == "unsupported"
-    assert "channels by at least 32 samples" in failed.reason.message
+def test_what_an_architecture_cannot_read_is_said() -> None:
+    with pytest.raises(Refused, match="channels by at least 32 samples"):
+        architecture("eegnet", (1, 8, 8), 10)
+    with pytest.raises(Refused, match="pictures of at least 4 by 4"):
+        architecture("cnn", (64,), 10)
+    assert architecture("eegnet", (6, 64), 3)(torch.zeros(2, 6, 64)).shape == (2, 3)
+    assert architecture("cnn", (12, 12), 3)(torch.zeros(2, 12, 12)).shape == (2, 3)

@@ -1,0 +1,1 @@
+"""The gate: a policy read, an evaluation run, each rule judged."""

@@ -1,0 +1,174 @@
+"""A policy carried out: uploads, one evaluation, a verdict. What fails on the way is a verdict too, and never a pass."""
+
+import csv
+import hashlib
+import io
+import re
+import tempfile
+from collections.abc import Collection
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from sparring import local
+from sparring.commands.evaluate import Sides
+from sparring.contract.gate import DataSource, ModelSource, Policy
+from sparring.contract.jobs import Evaluate
+from sparring.contract.resources import JobInfo
+from sparring.contract.specs import DataSpec, ModelSpec
+from sparring.contract.verdict import Baselines, ExitCode, RuleResult, Subject, Verdict, exit_code, suite_version
+from sparring.errors import ApiError, JobFailed, SparringError, UsageProblem
+from sparring.gate.judge import Evidence, judge, unjudged
+from sparring.gate.policy import Read
+from sparring.outputs import Output, write
+from sparring.progress import cancelled_if_interrupted, follow
+from sparring.reports.rows import outcomes, read_csv
+from sparring.sdk import Client
+
+Spec = TypeVar("Spec", ModelSpec, DataSpec)
+
+NOTHING = "empty"
+"""Detail of the reason by which a job fails on data without rows."""
+
+
+class Wanted(NamedTuple):
+    """What is asked of one run of a gate."""
+
+    read: Read
+    model: str | None = None
+    """Another model file in place of the policy's, declared as that is."""
+    only: Collection[str] = ()
+    """Rules to apply; all unless given."""
+    job: str | None = None
+    """An evaluation that has been run already."""
+    files: tuple[Output, ...] = ()
+    """What to keep of the evaluation."""
+
+
+def decide(wanted: Wanted, baselines: Baselines, today: date | None = None) -> Verdict:
+    """The verdict of a gate.
+
+    Raises:
+        UsageProblem: the policy names files or uploads that are not there, or a job that is not what it asks for.
+    """
+    read, today = wanted.read, today or datetime.now(UTC).date()
+    sides = _sides(wanted)
+    try:
+        evidence = _evidence(wanted, sides)
+    except UsageProblem:
+        raise
+    except SparringError as error:
+        return _unevaluated(wanted, error, today)
+    except Exception as error:  # a gate that broke must not look like one that found something, or like one that passed
+        hint = "This is a fault of Sparring; please report it with the version of both sides"
+        return _unevaluated(wanted, SparringError(f"The gate stopped on an unexpected {type(error).__name__}: {error}", hint), today)
+    rules = judge(read, evidence, baselines, baseline_name(wanted), today, wanted.only)
+    return _verdict(wanted, rules, exit_code(rules), evidence)
+
+
+def evaluate(wanted: Wanted) -> Evidence:
+    """The evaluation a policy asks for. Raises SparringError where there is none, UsageProblem as `decide` does."""
+    return _evidence(wanted, _sides(wanted))
+
+
+def baseline_name(wanted: Wanted) -> str:
+    """What baselines of the model are kept under."""
+    source = wanted.read.policy.model
+    return source.name or re.sub(r"[^\w .+\-]", "_", Path(source.path or source.ref or "").name)[:100]
+
+
+def baseline_file(read: Read) -> Path:
+    """Where a policy keeps its baselines."""
+    return read.folder / read.policy.baseline.file
+
+
+def _sides(wanted: Wanted) -> Sides:
+    policy, folder = wanted.read.policy, wanted.read.folder
+    model = wanted.model or policy.model.ref or str(folder / (policy.model.path or ""))
+    data = policy.data.ref or str(folder / (policy.data.path or ""))
+    return Sides(model, data, _spec(ModelSpec, policy.model), _spec(DataSpec, policy.data))
+
+
+def _spec(kind: type[Spec], source: ModelSource | DataSource) -> Spec | None:
+    """What a policy declares about a file."""
+    given = {name: getattr(source, name) for name in source.model_fields_set & set(kind.model_fields)}
+    return kind.model_validate(given) if given else None
+
+
+def _evidence(wanted: Wanted, sides: Sides) -> Evidence:
+    policy = wanted.read.policy
+    with local.service(policy.evaluate.device or "auto") as client:
+        if wanted.job:
+            info = _known(client, wanted.job, policy, sides)
+        else:
+            job = client.jobs.submit(policy.job(**sides.upload(client)))
+            with cancelled_if_interrupted(client, job.id):
+                info = follow(client, job.id)
+        report = client.jobs.report(info.id)
+        write(client, info, wanted.files)
+        with tempfile.TemporaryDirectory(prefix="sparring-gate-") as folder:
+            lines = client.jobs.artifact(info.id, "rows.csv", Path(folder) / "rows.csv").read_text(encoding="utf-8")
+    try:
+        return Evidence(report, outcomes(read_csv(io.StringIO(lines, newline="")), report), info.id)
+    except (ValueError, csv.Error) as error:
+        raise SparringError(f"rows.csv of {info.id} contradicts its report: {error}", "Run the gate again") from error
+
+
+def _known(client: Client, job_id: str, policy: Policy, sides: Sides) -> JobInfo:
+    """An evaluation that was run already. UsageProblem unless it is the very one the policy asks for."""
+    info = client.jobs.get(job_id)
+    if info.state != "succeeded":
+        raise UsageProblem(f"{job_id} is {info.state}: it has no report", "Name a job that has succeeded, or leave --job out")
+    asked = policy.job(info.job.model, info.job.data)
+    theirs = info.job.model_dump(mode="json")
+    if other := [name for name, value in asked.model_dump(mode="json").items() if theirs.get(name) != value]:
+        raise UsageProblem(f"{job_id} is not what the policy asks for: its {', '.join(other)} differ", "Leave --job out to run it anew")
+    report = client.jobs.report(job_id)
+    for what, ref, path, facts in (
+        ("model", sides.model_ref, sides.model, report.model),
+        ("data", sides.data_ref, sides.data, report.data),
+    ):
+        digest = (ref or _digest(Path(path))).removeprefix("sha256:")
+        if digest not in (facts.sha256, facts.id):
+            raise UsageProblem(f"{job_id} was run on another {what} than {path}", "Leave --job out to run it anew")
+    return info
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unevaluated(wanted: Wanted, error: SparringError, today: date) -> Verdict:
+    empty = isinstance(error, JobFailed) and error.detail == NOTHING
+    rules = unjudged(wanted.read, "there is nothing to evaluate" if empty else "the evaluation failed", today)
+    hint = local.key_hint() if isinstance(error, ApiError) and error.status == 401 else error.hint
+    return _verdict(wanted, rules, 3 if empty else 2, job=getattr(error, "job", ""), reason=error.message, hint=hint)
+
+
+def _verdict(
+    wanted: Wanted, rules: tuple[RuleResult, ...], code: ExitCode, evidence: Evidence | None = None, job: str = "", **why: str
+) -> Verdict:
+    read = wanted.read
+    common = {"exit_code": code, "policy": _shown(read.path), "policy_sha256": read.sha256, "rules": rules}
+    if evidence is None:
+        data = Path(read.policy.data.path or "").name or read.policy.data.ref or ""
+        model = Path(wanted.model or read.policy.model.path or "").name or read.policy.model.ref or ""
+        return Verdict(**common, model=Subject(name=model), data=Subject(name=data), job=job, **why)
+    report = evidence.report
+    return Verdict(
+        **common,
+        model=Subject(name=report.model.name, sha256=report.model.sha256),
+        data=Subject(name=report.data.name, sha256=report.data.sha256),
+        rows=report.clean.total,
+        suite=suite_version(report.job) if isinstance(report.job, Evaluate) else "",
+        job=evidence.job,
+        warnings=report.warnings,
+        place=str(wanted.files[0].path) if wanted.files else f"sparring report open {evidence.job}",
+    )
+
+
+def _shown(path: Path) -> str:
+    """A path as the repository has it: from the working folder, if it lies there."""
+    whole, here = path.resolve(), Path.cwd()
+    return (whole.relative_to(here) if whole.is_relative_to(here) else path).as_posix()
