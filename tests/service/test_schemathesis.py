@@ -33,7 +33,11 @@ def peopled(tmp_path_factory: pytest.TempPathFactory, _shared_redis: Any) -> Ite
 @schema.parametrize()
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 def test_no_answer_contradicts_the_description(case: schemathesis.Case, peopled: Served) -> None:
-    case.call_and_validate(base_url=peopled.url, headers={"Authorization": f"Bearer {peopled.key}"}, excluded_checks=UNSAYABLE)
+    headers = {"Authorization": f"Bearer {peopled.key}"}
+    answer = case.call(base_url=peopled.url, headers=headers)
+    if answer.text == "Invalid HTTP request received.":
+        return  # an address of more than 64 KiB, which the server's parser turns away before the API sees it
+    case.validate_response(answer, headers=headers, excluded_checks=UNSAYABLE)
 
 
 @(
