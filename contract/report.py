@@ -64,6 +64,13 @@ class Trust(Frozen):
     evidence: tuple[Finding, ...] = ()
 
 
+class QueryPoint(Frozen):
+    """Rows that an attack had broken when it had asked so often of each."""
+
+    queries: Count
+    broken: Count
+
+
 class AttackResult(Frozen):
     """What one attack did under one threat."""
 
@@ -90,6 +97,15 @@ class AttackResult(Frozen):
     """Process seconds spent, summed over processes."""
     smoothness: float | None = None
     """For VAT: mean KL(p(x) || p(x')) in nats over the rows tried; the smaller, the smoother the model around its data."""
+    median_queries: Count | None = None
+    """Half of the rows that it was tried on and broke took so many queries at most, the judge's looks included.
+
+    Absent where it broke none, and where it was not stopped at its first success.
+    """
+    p90_queries: Count | None = None
+    """90 % of them took so many at most."""
+    by_queries: tuple[QueryPoint, ...] = ()
+    """How many of them it had broken within so many queries, at up to 24 numbers that occur."""
 
 
 class ClassScore(Frozen):

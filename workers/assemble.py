@@ -28,6 +28,7 @@ from sparring.contract.report import (
     MinimalResult,
     ModelFacts,
     Provenance,
+    QueryPoint,
     Report,
     Score,
     ThreatResult,
@@ -45,6 +46,7 @@ from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
 
 _ROW_GROUP = 100_000
+_STOPS = 24
 _SUSPECT = frozenset(
     {"gradient_absent", "not_deterministic", "chance_accuracy", "refused_successes", "non_finite", "tied_scores", "proof_contradicted"}
 )
@@ -108,7 +110,7 @@ def _small(shard: Shard) -> Shard:
 
 
 def _joined(parts: Sequence[Ended], order: NDArray[np.int64]) -> Ended:
-    fields = ("broken_by", "prediction", "distance", "queries", "reach", "proved")
+    fields = ("broken_by", "prediction", "distance", "queries", "reach", "proved", "fell")
     joined = {field: np.concatenate([getattr(part, field) for part in parts])[order] for field in fields}
     tallies = tuple(Tally(*map(sum, zip(*each, strict=True))) for each in zip(*(part.tallies for part in parts), strict=True))
     return Ended(**joined, witness=parts[0].witness, tallies=tallies)
@@ -242,8 +244,11 @@ def _threat_result(
             backwards=tally.backwards,
             seconds=tally.seconds,
             smoothness=tally.divergence / tally.entered if attack.kind == "vat" and tally.entered else None,
+            median_queries=_quantile(fell[fell > 0], 0.5),
+            p90_queries=_quantile(fell[fell > 0], 0.9),
+            by_queries=_by_queries(fell[fell > 0]),
         )
-        for name, attack, tally in zip(names(attacks), attacks, ended.tallies, strict=True)
+        for name, attack, tally, fell in zip(names(attacks), attacks, ended.tallies, ended.fell.T, strict=True)
     )
     classes = tuple(
         ClassScore(
@@ -258,6 +263,16 @@ def _threat_result(
     worst, job = Score(count=int(stands.sum()), total=total), run.order.job
     proved = int(ended.proved.sum()) if job.kind == "evaluate" and job.skip_proved else None
     return ThreatResult(threat=threat, each=each, worst=worst, proved=proved, classes=classes, median_distance=median, trust=trust)
+
+
+def _quantile(fell: NDArray[np.int64], share: float) -> int | None:
+    return int(np.quantile(fell, share, method="inverted_cdf")) if len(fell) else None
+
+
+def _by_queries(fell: NDArray[np.int64]) -> tuple[QueryPoint, ...]:
+    """How many rows had fallen after so many queries, at numbers that occur."""
+    stops = sorted({_quantile(fell, share) for share in np.linspace(0, 1, _STOPS)}) if len(fell) else []
+    return tuple(QueryPoint(queries=stop, broken=int((fell <= stop).sum())) for stop in stops)
 
 
 def _curve(clean: Score, threats: Sequence[ThreatResult]) -> tuple[CurvePoint, ...]:

@@ -45,10 +45,12 @@ class Ended(NamedTuple):
     """(rows, U): the smallest change that each attack without an eps of its own found; infinite where none, 0 for clean errors."""
     proved: NDArray[np.bool_]
     """Rows that a bound proved robust; they were not attacked inside the ball."""
+    fell: NDArray[np.int64]
+    """(rows, attacks): the queries after which an attack had broken a row; 0 where it did not, or did not stop there."""
     tallies: tuple[Tally, ...]
 
 
-_ARRAYS = ("broken_by", "prediction", "distance", "queries", "witness", "reach", "proved")
+_ARRAYS = ("broken_by", "prediction", "distance", "queries", "witness", "reach", "proved", "fell")
 
 
 class Shard(NamedTuple):
