@@ -129,7 +129,8 @@ def begin(trail: Trail, starts: int) -> Tensor:
     """(B, …): the nearest of several points on the boundary, known to 5 %; where a walk may begin. Rows without any keep the clean row.
 
     Points are drawn within the bounds, or without bounds further and further out: `starts` of them, more only for rows that have not
-    found one that reaches the goal. One that was found is brought to the boundary; of later draws it is asked first whether
+    found one that reaches the goal. The first is another row of the data, where the problem has one. One that was found is brought
+    to the boundary; of later draws it is asked first whether
     they are nearer. Noise in single entries comes in turn with pictures of few cells, down to a single colour, for models that call
     all noise alike.
     """
@@ -149,6 +150,10 @@ def begin(trail: Trail, starts: int) -> Tensor:
 
 
 def _drawn(problem: Problem, at: int) -> Tensor:
+    if problem.other is not None:
+        if at == 0:
+            return problem.other
+        at -= 1
     ball, key, shape = problem.ball, random.fork(random.fork(problem.key, _BEGIN), at), tuple(problem.x.shape[1:])
     if ball.most - ball.least == float("inf"):
         typical = problem.x.flatten(1).square().mean(1).sqrt()

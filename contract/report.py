@@ -87,6 +87,13 @@ class SurrogateResult(Frozen):
     """Of these rows, those on which it says what the target says."""
 
 
+class QueryPoint(Frozen):
+    """Rows that an attack had broken when it had asked so often of each."""
+
+    queries: Count
+    broken: Count
+
+
 class AttackResult(Frozen):
     """What one attack did under one threat."""
 
@@ -115,6 +122,15 @@ class AttackResult(Frozen):
     """The models whose adversarial examples were shown to the target."""
     smoothness: float | None = None
     """For VAT: mean KL(p(x) || p(x')) in nats over the rows tried; the smaller, the smoother the model around its data."""
+    median_queries: Count | None = None
+    """Half of the rows that it was tried on and broke took so many queries at most, the judge's looks included.
+
+    Absent where it broke none, and where it was not stopped at its first success.
+    """
+    p90_queries: Count | None = None
+    """90 % of them took so many at most."""
+    by_queries: tuple[QueryPoint, ...] = ()
+    """How many of them it had broken within so many queries, at up to 24 numbers that occur."""
 
 
 class ClassScore(Frozen):

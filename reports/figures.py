@@ -12,7 +12,7 @@ from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
 from PIL import Image
 
-from sparring.reports.text import Curve
+from sparring.reports.text import Asking, Curve, threat_text
 
 _COLOURS = {"#010203": "--ink", "#010204": "--muted", "#010205": "--hairline", "#010206": "--accent"}
 """Stand-ins that the page's own colours replace, so that one drawing serves light and dark."""
@@ -66,8 +66,7 @@ def curve_svg(curve: Curve, ident: str) -> str:
     eps = [p.eps for p in points]
     rates = [100 * p.robust.rate for p in points]
     with mpl.rc_context(_STYLE):
-        page = Figure(figsize=(4.2, 2.7), layout="constrained")
-        axes = page.add_subplot()
+        page, axes = _page()
         axes.fill_between(
             eps, [100 * p.robust.interval[0] for p in points], [100 * p.robust.interval[1] for p in points], color=_ACCENT, alpha=0.16, lw=0
         )
@@ -75,20 +74,47 @@ def curve_svg(curve: Curve, ident: str) -> str:
         end = _end(curve)
         if curve.minimal and end:
             _draw_minimal(axes, curve, end)
-            page.set_figheight(3.1)
-            page.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8, handlelength=2.4)
-        axes.set(ylim=(0, 100), xlim=(0, end), xlabel=f"eps ({curve.title}), in units of the data", ylabel="accuracy, %")
-        axes.set_yticks(range(0, 101, 20))
+            _legend(page)
+        axes.set(xlim=(0, end), xlabel=f"eps ({curve.title}), in units of the data", ylabel="accuracy, %")
         axes.locator_params(axis="x", nbins=6)
-        axes.grid(axis="y")
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(length=0, pad=6)
-        file = io.StringIO()
-        page.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _for_page(file.getvalue(), curve, ident)
+        return _for_page(page, f"Accuracy against eps, norm {curve.title}; the numbers stand in the table beside it.", ident)
 
 
-def _for_page(svg: str, curve: Curve, ident: str) -> str:
+def queries_svg(asking: Asking, ident: str) -> str:
+    """Draw how many of the rows that were tried had fallen after so many queries, a line for each attack; as `curve_svg` does."""
+    with mpl.rc_context(_STYLE):
+        page, axes = _page()
+        end = max(each.by_queries[-1].queries for each in asking.each)
+        for at, each in enumerate(asking.each):
+            stops = [1, *(point.queries for point in each.by_queries), end]
+            fallen = [0, *(100 * point.broken / each.entered for point in each.by_queries), 100 * each.by_queries[-1].broken / each.entered]
+            axes.step(stops, fallen, where="post", color=_INK, linewidth=0.9, linestyle=_DASHES[at % len(_DASHES)], label=each.name)
+        _legend(page)
+        axes.set(xscale="log", xlim=(1, max(end, 2)), xlabel="queries of each row", ylabel="rows broken, %")
+        told = f"Rows broken against queries, {threat_text(asking.threat)}; the numbers stand in the table beside it."
+        return _for_page(page, told, ident)
+
+
+def _page() -> tuple[Figure, Axes]:
+    page = Figure(figsize=(4.2, 2.7), layout="constrained")
+    axes = page.add_subplot()
+    axes.set(ylim=(0, 100))
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(axis="y")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0, pad=6)
+    return page, axes
+
+
+def _legend(page: Figure) -> None:
+    page.set_figheight(3.1)
+    page.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8, handlelength=2.4)
+
+
+def _for_page(page: Figure, label: str, ident: str) -> str:
+    file = io.StringIO()
+    page.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     # As written the style speaks to every element of the page around it.
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
@@ -96,7 +122,6 @@ def _for_page(svg: str, curve: Curve, ident: str) -> str:
     svg = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1", svg)
     for stand_in, name in _COLOURS.items():
         svg = svg.replace(stand_in, f"var({name})")
-    label = f"Accuracy against eps, norm {curve.title}; the numbers stand in the table beside it."
     opening = f'<svg role="img" aria-label="{label}" style="stroke-linejoin: round"'
     return re.sub(r'<svg(?: (?:width|height)="[^"]*")*', opening, svg, count=1).strip()
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from sparring.contract.report import Report
 from sparring.reports import text
-from sparring.reports.figures import curve_svg
+from sparring.reports.figures import curve_svg, queries_svg
 
 _HERE = Path(__file__).parent
 FOLDED = 20
@@ -19,7 +19,7 @@ _SAID = (
     *("rate", "interval", "percent", "number", "fraction", "figure", "duration"),
     *("threat_text", "trust_text", "evidence_text", "own_evidence", "proved_text", "suite_text"),
 )
-_KNOWN = ("settings_text", "eps_text", "level_table", "remarks", "CASCADE", "CORRUPTED", "MINIMAL", "UNLABELLED")
+_KNOWN = ("settings_text", "eps_text", "level_table", "remarks", "ASKING", "CASCADE", "CORRUPTED", "MINIMAL", "UNLABELLED")
 
 
 class Picture(NamedTuple):
@@ -73,6 +73,7 @@ def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
         pictures: broken rows to show; none for data that are not images.
     """
     drawn = [(curve, Markup(curve_svg(curve, f"curve-{at}"))) for at, curve in enumerate(text.curves(report))]
+    asked = [(each, Markup(queries_svg(each, f"queries-{at}"))) for at, each in enumerate(text.asking(report))]
     examples = [(result.threat, [p for p in pictures if p.threat == at]) for at, result in enumerate(report.threats)]
     return (
         _environment()
@@ -81,6 +82,7 @@ def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
             report=report,
             css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
             curves=drawn,
+            asked=asked,
             examples=[(threat, chosen) for threat, chosen in examples if chosen],
             classes=text.class_rows(report.threats),
             folded=FOLDED,

@@ -104,6 +104,21 @@ def _minimal(report: Report) -> str:
     return f"{_table(head, rows)}\n\n{text.MINIMAL}"
 
 
+def _asking(report: Report) -> str:
+    head = ("Attack", "Threat", "Broken", "Half within", "90 % within")
+    rows = [
+        (
+            escape(each.name),
+            escape(text.threat_text(asked.threat)),
+            f"{text.number(each.broken)} of {text.number(each.entered)}",
+            *("–" if count is None else text.number(count) for count in (each.median_queries, each.p90_queries)),
+        )
+        for asked in text.asking(report)
+        for each in asked.each
+    ]
+    return f"{_table(head, rows)}\n\n{text.ASKING}"
+
+
 def _corruptions(report: Report) -> str:
     head, rows = text.corruption_table(report)
     return f"{_table(head, rows)}\n\n{text.CORRUPTED}"
@@ -153,6 +168,8 @@ def markdown(report: Report) -> str:
         parts += ["## Accuracy against eps", _curves(report)]
     if report.minimal:
         parts += ["## Smallest changes", _minimal(report)]
+    if text.asking(report):
+        parts += ["## Queries", _asking(report)]
     if report.corruptions:
         parts += ["## Common corruptions", _corruptions(report)]
     if any(r.classes for r in report.threats):

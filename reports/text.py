@@ -201,6 +201,9 @@ def remarks(each: AttackResult) -> tuple[str, ...]:
         found.append(f"{rows} fell at a smaller eps and {were} not tried again")
     if each.entered and not each.queries and not each.attack.bounded:
         found.append("its one run serves every eps and is counted under the smallest")
+    if each.median_queries is not None and each.p90_queries is not None:
+        half, most = number(each.median_queries), number(each.p90_queries)
+        found.append(f"half of the rows it broke took {half} queries at most, 90 % of them {most}")
     if each.smoothness is not None:
         found.append(f"mean KL divergence from the clean prediction {figure(each.smoothness)} nats")
     return (*found, *map(surrogate_text, each.surrogates))
@@ -265,6 +268,28 @@ def curves(report: Report) -> tuple[Curve, ...]:
         )
         for (norm, targeted), by_eps in found.items()
     )
+
+
+class Asking(NamedTuple):
+    """How attacks that ask and do not look inside fare with the queries they have, under one threat."""
+
+    threat: Threat
+    each: tuple[AttackResult, ...]
+
+
+def asking(report: Report) -> tuple[Asking, ...]:
+    """The threats under which such attacks were stopped at their first success and broke anything."""
+    found = (
+        Asking(r.threat, tuple(e for e in r.each if e.by_queries and "queries" in type(e.attack).model_fields)) for r in report.threats
+    )
+    return tuple(each for each in found if each.each)
+
+
+ASKING = (
+    "Queries: model evaluations of one row, the checks of its success included. Of the rows that an attack was tried on, so many "
+    "had fallen when it had asked so often of each."
+)
+"""What the curves of queries mean."""
 
 
 def eps_text(point: CurvePoint, results: Iterable[ThreatResult]) -> str:

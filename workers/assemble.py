@@ -29,6 +29,7 @@ from sparring.contract.report import (
     MinimalResult,
     ModelFacts,
     Provenance,
+    QueryPoint,
     Report,
     Score,
     SurrogateResult,
@@ -48,6 +49,7 @@ from sparring.workers.spare import ARITHMETIC
 from sparring.workers.surrogates import learnt, lessons
 
 _ROW_GROUP = 100_000
+_STOPS = 24
 _SUSPECT = frozenset(
     {
         "gradient_absent",
@@ -123,7 +125,7 @@ def _small(shard: Shard) -> Shard:
 
 
 def _joined(parts: Sequence[Ended], order: NDArray[np.int64]) -> Ended:
-    fields = ("broken_by", "prediction", "distance", "queries", "reach", "proved", "wins")
+    fields = ("broken_by", "prediction", "distance", "queries", "reach", "proved", "wins", "fell")
     joined = {field: np.concatenate([getattr(part, field) for part in parts])[order] for field in fields}
     tallies = tuple(Tally(*map(sum, zip(*each, strict=True))) for each in zip(*(part.tallies for part in parts), strict=True))
     return Ended(**joined, witness=parts[0].witness, tallies=tallies)
@@ -273,8 +275,11 @@ def _threat_result(
             seconds=tally.seconds,
             surrogates=_surrogates(attack, run.facts, surrogates),
             smoothness=tally.divergence / tally.entered if attack.kind == "vat" and tally.entered else None,
+            median_queries=_quantile(fell[fell > 0], 0.5),
+            p90_queries=_quantile(fell[fell > 0], 0.9),
+            by_queries=_by_queries(fell[fell > 0]),
         )
-        for name, attack, tally in zip(names(attacks), attacks, ended.tallies, strict=True)
+        for name, attack, tally, fell in zip(names(attacks), attacks, ended.tallies, ended.fell.T, strict=True)
     )
     classes = tuple(
         ClassScore(
@@ -304,6 +309,16 @@ def _surrogates(attack: AttackSpec, facts: Facts, known: dict[str, SurrogateResu
     if not isinstance(attack, (Transfer, Substitute)):
         return ()
     return tuple(known[lesson.file] for lesson in lessons(attack, facts.shape[1:]))
+
+
+def _quantile(fell: NDArray[np.int64], share: float) -> int | None:
+    return int(np.quantile(fell, share, method="inverted_cdf")) if len(fell) else None
+
+
+def _by_queries(fell: NDArray[np.int64]) -> tuple[QueryPoint, ...]:
+    """How many rows had fallen after so many queries, at numbers that occur."""
+    stops = {_quantile(fell, float(share)) for share in np.linspace(0, 1, _STOPS)} - {None}
+    return tuple(QueryPoint(queries=stop, broken=int((fell <= stop).sum())) for stop in sorted(filter(None, stops)))
 
 
 def _curve(clean: Score, threats: Sequence[ThreatResult]) -> tuple[CurvePoint, ...]:

@@ -27,7 +27,7 @@ from sparring.workers.bench import Bench, feasible
 from sparring.workers.corruptions import suffer
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally
 
-_TARGETS = 7  # stream of randomness
+_TARGETS, _OTHERS = 7, 8  # streams of randomness
 
 
 class _Held(NamedTuple):
@@ -81,6 +81,21 @@ class _Scene:
             goal = Goal(torch.where(drawn >= self.labels, drawn + 1, drawn), targeted=True)
         eps = self.x.new_full((len(self.x),), radius, dtype=torch.float64)
         return problem.problem(goal, ball(threat.norm, self.x, eps, self.bench.data.bounds), self.key, stop=not self.whole)
+
+    def others(self, part: Problem) -> Tensor | None:
+        """For each row of `part` one of the data drawn from those of the class to reach, or of any other class; None without labels.
+
+        Where there is no such row, it is the first one of the data.
+        """
+        if self.bench.data.labels is None:
+            return None
+        labels, own = self.bench.data.labels[: self.job.rows], part.goal.labels.cpu().numpy()
+        order = np.argsort(labels, kind="stable")
+        first, last = (np.searchsorted(labels, own, side=side, sorter=order) for side in ("left", "right"))
+        count = last - first if part.goal.targeted else len(labels) - (last - first)
+        drawn = random.integers(random.fork(part.key.cpu(), _OTHERS), torch.from_numpy(count).clamp(min=1)).numpy()
+        place = first + drawn if part.goal.targeted else np.where(drawn < first, drawn, drawn + last - first)
+        return self.bench.rows(torch.from_numpy(order[np.where(count > 0, place, 0)]))
 
 
 def attack_shard(job: Evaluate | Craft, bench: Bench, index: NDArray[np.int64], tell: Callable[[int], None]) -> Shard:
@@ -137,6 +152,7 @@ class _Round:
         assert scene.bench.facts is not None, "preflight comes first"
         self.attacks = feasible(scene.job, threat, scene.bench.facts)
         self.wins = torch.zeros(len(self.right), len(self.attacks), dtype=torch.bool, device=self.right.device)
+        self.fell: list[Tensor] = []
         self.proved = self._proved()
 
     def fight(self, tell: Callable[[int], None]) -> Ended:
@@ -144,6 +160,7 @@ class _Round:
         tallies = []
         for at, (name, spec) in enumerate(zip(names(self.attacks), self.attacks, strict=True)):
             stage = _Stage(tell, len(self.right))
+            self.fell.append(torch.zeros_like(self.queries))
             self.scene.bench.target.tell = stage.behind
             once = not (spec.bounded or self.scene.cascaded or self.scene.whole)
             tally = self._within(name, spec) if once else self._try(name, spec)
@@ -166,6 +183,7 @@ class _Round:
             reach=reach.cpu().numpy(),
             proved=self.proved.cpu().numpy(),
             wins=self.wins.cpu().numpy(),
+            fell=torch.stack(self.fell, 1).cpu().numpy() if self.fell else self.queries[:, None][:, :0].cpu().numpy(),
             tallies=tuple(tallies),
         )
 
@@ -205,6 +223,8 @@ class _Round:
         new = _Held(rows[won], outcome.x[won], seen[won])
         self.scene.held[self._name(name)] = _Held(*(torch.cat(pair) for pair in zip(held, new, strict=True)))
         self.queries[rows] += outcome.queries
+        if self.problem.stop:
+            self.fell[-1][rows[won]] = outcome.queries[won]
         if self.scene.whole:
             inside = part.ball.contains(outcome.x)
             self.witness[rows[inside]], self.prediction[rows[inside]] = outcome.x[inside], seen[inside]
@@ -237,6 +257,8 @@ def _run(spec: AttackSpec, eps: float, scene: _Scene, part: Problem, rows: Tenso
     if spec.kind == "vat":
         part = part._replace(stop=False)
     target = bench.target if spec.bounded else bench.target.exact()  # few digits say nothing of where a boundary runs
+    if spec.access == "decision" and not spec.bounded:  # a walk, which begins somewhere else
+        part = part._replace(other=scene.others(part))
     claimed = catalogue.run(spec, eps, target, part, bench.school) if len(rows) else _nothing(part)
     outcome, scores = _confirm(bench, part, claimed)
     if bench.device.type == "cuda":

@@ -47,10 +47,12 @@ class Ended(NamedTuple):
     """Rows that a bound proved robust; they were not attacked inside the ball."""
     wins: NDArray[np.bool_]
     """(rows, attacks): which attacks broke the row; in a cascade at most one did."""
+    fell: NDArray[np.int64]
+    """(rows, attacks): the queries after which an attack had broken a row; 0 where it did not, or did not stop there."""
     tallies: tuple[Tally, ...]
 
 
-_ARRAYS = ("broken_by", "prediction", "distance", "queries", "witness", "reach", "proved", "wins")
+_ARRAYS = ("broken_by", "prediction", "distance", "queries", "witness", "reach", "proved", "wins", "fell")
 
 
 class Shard(NamedTuple):

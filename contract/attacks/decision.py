@@ -30,8 +30,7 @@ class Boundary(Walker):
     source: Fraction = 0.01
     """First step inward, as a fraction of the distance; it adapts so that about a quarter of the proposals succeed."""
     starts: Steps = 50
-    """Random points compared, of which the one nearest to the clean row along its ray is the start; more, where none
-    is beyond the boundary."""
+    """Points compared, so that the walk begins at the nearest; more are drawn where none of them lies beyond the boundary."""
 
 
 class HopSkipJump(Walker):
@@ -48,8 +47,7 @@ class HopSkipJump(Walker):
     probes: Steps = 100
     """Probes of the first direction; they grow with the square root of the step's number, to 10,000 at most."""
     starts: Steps = 50
-    """Random points compared, of which the one nearest to the clean row along its ray is the start; more, where none
-    is beyond the boundary."""
+    """Points compared, so that the walk begins at the nearest; more are drawn where none of them lies beyond the boundary."""
 
 
 class RayS(Walker):

@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,6 +222,28 @@ def test_one_run_of_a_minimal_attack_serves_every_eps(folder: Path, kind: str) -
         assert ((ended.broken_by == CLEAN) == ~right).all()
     assert done.ended[0].tallies[0].queries > 0
     assert [ended.tallies[0].queries for ended in done.ended[1:]] == [0, 0]
+
+
+def test_the_queries_at_a_success_are_told_row_by_row(folder: Path) -> None:
+    done = attacked(folder, [{"kind": "square", "queries": 60}], eps=(0.1,)).ended[0]
+    broken = done.broken_by == 0
+    assert np.array_equal(done.fell[:, 0] > 0, broken)
+    assert np.array_equal(done.fell[broken, 0], done.queries[broken])
+    assert 0 < done.fell[broken, 0].min() < done.fell[broken, 0].max() <= 63
+    course = attacked(folder, [{"kind": "fmn", "steps": 10}], norm="l2", eps=(1.0,)).ended[0]
+    assert not course.fell.any(), "an attack that was not stopped has no queries at a success"
+
+
+def test_walks_toward_a_class_begin_at_a_row_of_that_class(folder: Path) -> None:
+    threats = [{"norm": "l2", "eps": 8.0, "targeted": True}]
+    job = {"threats": threats, "attacks": [{"kind": "hopskipjump", "queries": 12, "starts": 1}]}
+    given = order(folder, folder / "model.pt2", folder / "data.npz", job)
+    _, bench = preflight(given, torch.device("cpu"), 64)
+    ended = attack_shard(given.job, bench, np.arange(ROWS), lambda more: None).ended[0]
+    assert (ended.broken_by == 0).mean() > 0.9
+    bench.data = replace(bench.data, labels=None)
+    blind = attack_shard(given.job, bench, np.arange(ROWS), lambda more: None).ended[0]
+    assert (blind.broken_by == 0).mean() < 0.5
 
 
 def test_vat_measures_how_far_the_prediction_moves(folder: Path) -> None:
