@@ -39,21 +39,7 @@ WrapperSpec = Annotated[AnyWrapper, Discriminator("kind"), BeforeValidator(lambd
 WRAPPERS: tuple[type[AnyWrapper], ...] = get_args(AnyWrapper)
 """Everything that may stand before a model when it is used."""
 
-__all__ = [
-    "DEFENSES",
-    "IMSAT",
-    "JPEG",
-    "LDS",
-    "MART",
-    "TRADES",
-    "VAT",
-    "WRAPPERS",
-    "YOPO",
-    "Adversarial",
-    "AnyDefense",
-    "AnyWrapper",
-    "BitDepth",
-]
-__all__ += ["DefenseBase", "DefenseSpec", "Dropout", "FGSMTraining", "Family", "FastTraining", "FreeLB", "FreeTraining", "GradientPenalty"]
-__all__ += ["LabelSmoothing", "Noise", "NoisyInput", "PGDTraining", "Plain", "Smoothed", "SmoothingCertificate", "Training", "Transform"]
-__all__ += ["WeightPenalty", "WrapperBase", "WrapperSpec"]
+__all__ = ["DEFENSES", "IMSAT", "JPEG", "LDS", "MART", "TRADES", "VAT", "WRAPPERS", "YOPO", "Adversarial", "AnyDefense", "AnyWrapper"]
+__all__ += ["BitDepth", "DefenseBase", "DefenseSpec", "Dropout", "FGSMTraining", "Family", "FastTraining", "FreeLB", "FreeTraining"]
+__all__ += ["GradientPenalty", "LabelSmoothing", "Noise", "NoisyInput", "PGDTraining", "Plain", "Smoothed", "SmoothingCertificate"]
+__all__ += ["Training", "Transform", "WeightPenalty", "WrapperBase", "WrapperSpec"]
