@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from sparring.attacks import random
-from sparring.contract.defenses import AnyDefense, Ball
+from sparring.contract.defenses import Adversarial, AnyDefense
 from sparring.contract.threat import Norm, Threat
 from sparring.defenses.data import Batch, Data, Facts, permutation
 from sparring.defenses.perturb import pgd
@@ -13,7 +13,7 @@ from sparring.defenses.views import Views
 
 STEPS = 5
 """Of PGD, from a random start, 2.5 * eps / 5 each."""
-_WATCH, _SHARE = 61, 20
+_WATCH, _SHARE, _LEAST = 61, 20, 32
 
 
 class Seen(NamedTuple):
@@ -28,10 +28,10 @@ class Watch:
     """A few rows of the training data, and the attack they are watched under."""
 
     def __init__(self, spec: AnyDefense, data: Data, facts: Facts, most: int, seed: int) -> None:
-        """At most `most` rows, and a twentieth of all; none where there are no labels."""
-        count = min(most, -(-data.size // _SHARE)) if data.labels is not None else 0
+        """At most `most` rows, and a twentieth of all or the least by which a fall can be told; none where there are no labels."""
+        count = min(most, data.size, max(_LEAST, -(-data.size // _SHARE))) if data.labels is not None else 0
         index = permutation(data.size, seed, _WATCH, 0)[:count]
-        ball = spec if isinstance(spec, Ball) else Ball()
+        ball = spec if isinstance(spec, Adversarial) else Adversarial()
         self.norm: Norm = ball.norm
         self.eps = ball.radius(facts.span)
         self._pgd = pgd(self.norm, self.eps, 2.5 * self.eps / STEPS, STEPS)

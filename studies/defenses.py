@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
-from sklearn.datasets import load_digits, make_circles, make_moons
+from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
@@ -49,17 +49,19 @@ from sparring.defenses.training import train
 
 EPS = 0.1
 """In linf, for digits in [0, 1]."""
+INNER, NOISE = 0.6, 0.05
+"""Radius of the inner circle, and standard deviation of what is added to points of the toys."""
 ATTACKS: tuple[AttackSpec, ...] = (FGSM(), PGD(steps=50, alpha=0.01, restarts=3), PGD(steps=50, alpha=0.01, restarts=3, loss="margin"))
 Row = tuple[str, Sequence[float]]
 
 
-def network(seed: int, *widths: int) -> nn.Module:
-    """Linear layers with ReLU between them."""
+def network(seed: int, *widths: int, normed: bool = False) -> nn.Module:
+    """Linear layers with ReLU between them, and batch norm if so wished."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+        layers += [nn.Linear(inputs, outputs), *([nn.BatchNorm1d(outputs)] if normed else []), nn.ReLU()]
+    return nn.Sequential(*layers[: -2 if normed else -1])
 
 
 def error(model: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -79,26 +81,39 @@ def robust(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[AttackSpec]
     return 100 * float(stands.float().mean())
 
 
+def circles(rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Points (N, 2) on two circles about the origin, with a little noise, and which circle."""
+    source = torch.Generator().manual_seed(seed)
+    y = torch.arange(rows) % 2
+    angle = 2 * torch.pi * torch.rand(rows, generator=source)
+    points = torch.stack((angle.cos(), angle.sin()), 1) * torch.where(y == 0, 1.0, INNER)[:, None]
+    return points + NOISE * torch.randn(rows, 2, generator=source), y
+
+
+def moons(rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Points (N, 2) on two half circles that reach into each other, with a little noise, and which half circle."""
+    source = torch.Generator().manual_seed(seed)
+    y = torch.arange(rows) % 2
+    angle = torch.pi * torch.rand(rows, generator=source)
+    turned = torch.stack((1 - angle.cos(), 0.5 - angle.sin()), 1)
+    points = torch.where(y[:, None] == 0, torch.stack((angle.cos(), angle.sin()), 1), turned)
+    return points + NOISE * torch.randn(rows, 2, generator=source), y
+
+
 def toys(seeds: int) -> Iterator[Row]:
     """Test error in per cent."""
     lift = torch.linalg.qr(torch.randn(100, 2, generator=torch.Generator().manual_seed(0)))[0].T
-    shapes: dict[str, tuple[Callable[..., tuple[object, object]], dict[str, float]]] = {
-        "circles": (make_circles, {"factor": 0.6, "noise": 0.05}),
-        "moons": (make_moons, {"noise": 0.1}),
-    }
     settings = Training(epochs=1000, batch=16, optimizer="sgd", rate=0.1, monitor=0)
     defenses = {"circles": (VAT(eps=0.5), LDS(eps=2.8), VAT()), "moons": (VAT(eps=0.6), LDS(eps=1.8), VAT())}
-    for name, (make, shape) in shapes.items():
-        x, y = make(n_samples=1000, random_state=10_000, **shape)
-        test = torch.tensor(x).float() @ lift, torch.tensor(y)
+    for name, draw in (("circles", circles), ("moons", moons)):
+        x, y = draw(1000, 10_000)
         for spec in (Plain(), Dropout(), WeightPenalty(l2=1e-4), *defenses[name]):
             errors = []
             for seed in range(seeds):
-                x, y = make(n_samples=16, random_state=seed, **shape)
+                few, labels = draw(16, seed)
                 model = network(seed, 100, 100, 2)
-                data = in_memory(torch.tensor(x).float() @ lift, torch.tensor(y), None)
-                list(train(model, spec, data, settings.model_copy(update={"seed": seed})))
-                errors.append(error(model, *test))
+                list(train(model, spec, in_memory(few @ lift, labels, None), settings.model_copy(update={"seed": seed})))
+                errors.append(error(model, x @ lift, y))
             yield f"{name} {spec.kind} {getattr(spec, 'eps', None) or ''}", errors
 
 
@@ -151,7 +166,7 @@ def clusters(seeds: int) -> Iterator[Row]:
     data, truth = in_memory(torch.tensor(x / 16).float()), torch.tensor(y)
     accuracies = []
     for seed in range(seeds):
-        model = network(seed, 64, 400, 400, 10)
+        model = network(seed, 64, 400, 400, 10, normed=True)
         nn.init.normal_(list(model.parameters())[-2], std=1e-4)
         list(train(model, IMSAT(), data, Training(epochs=60, batch=250, rate=0.002, monitor=0, seed=seed)))
         with torch.no_grad():

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Discriminator
 
 from sparring.contract.base import require_kind
 from sparring.contract.defenses.adversarial import MART, TRADES, YOPO, FastTraining, FGSMTraining, FreeLB, FreeTraining, PGDTraining
-from sparring.contract.defenses.base import Ball, DefenseBase, Family, Transform
+from sparring.contract.defenses.base import Adversarial, DefenseBase, Family, Transform
 from sparring.contract.defenses.smooth import IMSAT, LDS, VAT, Dropout, GradientPenalty, LabelSmoothing, Noise, Plain, WeightPenalty
 from sparring.contract.defenses.training import Training
 from sparring.contract.defenses.wrappers import JPEG, BitDepth, NoisyInput, Smoothed, SmoothingCertificate, WrapperBase
@@ -39,7 +39,7 @@ WrapperSpec = Annotated[AnyWrapper, Discriminator("kind"), BeforeValidator(lambd
 WRAPPERS: tuple[type[AnyWrapper], ...] = get_args(AnyWrapper)
 """Everything that may stand before a model when it is used."""
 
-__all__ = ["DEFENSES", "IMSAT", "JPEG", "LDS", "MART", "TRADES", "VAT", "WRAPPERS", "YOPO", "AnyDefense", "AnyWrapper", "Ball", "BitDepth"]
-__all__ += ["DefenseBase", "DefenseSpec", "Dropout", "FGSMTraining", "Family", "FastTraining", "FreeLB", "FreeTraining", "GradientPenalty"]
-__all__ += ["LabelSmoothing", "Noise", "NoisyInput", "PGDTraining", "Plain", "Smoothed", "SmoothingCertificate", "Training", "Transform"]
-__all__ += ["WeightPenalty", "WrapperBase", "WrapperSpec"]
+__all__ = ["DEFENSES", "IMSAT", "JPEG", "LDS", "MART", "TRADES", "VAT", "WRAPPERS", "YOPO", "Adversarial", "AnyDefense", "AnyWrapper"]
+__all__ += ["BitDepth", "DefenseBase", "DefenseSpec", "Dropout", "FGSMTraining", "Family", "FastTraining", "FreeLB", "FreeTraining"]
+__all__ += ["GradientPenalty", "LabelSmoothing", "Noise", "NoisyInput", "PGDTraining", "Plain", "Smoothed", "SmoothingCertificate"]
+__all__ += ["Training", "Transform", "WeightPenalty", "WrapperBase", "WrapperSpec"]

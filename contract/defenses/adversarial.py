@@ -2,13 +2,13 @@
 
 from typing import ClassVar, Literal
 
-from sparring.contract.defenses.base import Ball, Count, Neutral, Share
+from sparring.contract.defenses.base import Adversarial, Count, Neutral, Share
 from sparring.contract.quantity import PositiveQuantity, Quantity, value
 
 Inner = Literal["exact", "folded"]
 
 
-class FGSMTraining(Ball):
+class FGSMTraining(Adversarial):
     """Train on one step of the whole budget: along the signs of the gradient in linf (FGSM), along the gradient in l2 (FGM).
 
     Cheap, and prone to catastrophic overfitting: the model learns to fool the single step and falls to several. The guard stops it.
@@ -27,7 +27,7 @@ class FGSMTraining(Ball):
         return 2
 
 
-class FastTraining(Ball):
+class FastTraining(Adversarial):
     """Fast adversarial training: one step from a random start, longer than the radius, then back into the ball."""
 
     title = "Fast-AT"
@@ -49,7 +49,7 @@ class FastTraining(Ball):
         return 1.25 * eps if self.alpha is None else value(self.alpha)
 
 
-class _Stepping(Ball):
+class _Stepping(Adversarial):
     """Several steps of one size."""
 
     alpha: PositiveQuantity | None = None
@@ -86,7 +86,7 @@ class PGDTraining(_Crafting):
         return self.steps + 1
 
 
-class FreeTraining(Ball):
+class FreeTraining(Adversarial):
     """Free adversarial training: each batch is replayed, and one backward pass moves both the weights and the rows.
 
     The perturbation stays from batch to batch, and the epochs are divided by the replays.
@@ -125,7 +125,7 @@ class YOPO(_Stepping):
         return self.rounds
 
 
-class FreeLB(Ball):
+class FreeLB(Adversarial):
     """Ascent whose every step also teaches the weights: gradients are averaged over the path, dropout masks stay the same on it."""
 
     title = "FreeLB"

@@ -36,7 +36,7 @@ class DefenseBase(Frozen):
         return 1
 
 
-class Ball(DefenseBase):
+class Adversarial(DefenseBase):
     """A defense that trains on the worst point of a ball around each row."""
 
     family = "adversarial"

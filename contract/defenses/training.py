@@ -47,7 +47,7 @@ class Training(Frozen):
     swa_after: Share = 0.5
     """Share of the training before the mean of weights begins."""
     monitor: Annotated[int, Field(ge=0, le=65_536), NotBool] = 128
-    """Rows of the data on which accuracy is watched, at most a twentieth of them; 0 watches none, and then no guard does either."""
+    """Rows of the data on which accuracy is watched, at most a twentieth of them or 32; 0 watches none, and then no guard does either."""
     seed: Annotated[int, Field(ge=0, lt=2**63), NotBool] = 0
     """Of the order of rows and of every draw."""
 

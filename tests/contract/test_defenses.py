@@ -4,7 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 from sparring.contract.defenses import (
     DEFENSES,
     WRAPPERS,
-    Ball,
+    Adversarial,
     DefenseSpec,
     FastTraining,
     Noise,
@@ -61,7 +61,7 @@ def test_the_radius_is_that_of_the_data_unless_it_is_given():
     assert PGDTraining(eps="4/255").radius(2.0) == 4 / 255
     assert FastTraining().step_size(0.1) == 0.125
     assert PGDTraining(alpha=0.5).step_size(0.1) == 0.5
-    assert {kind().kind for kind in DEFENSES if issubclass(kind, Ball)} == set(KINDS.split()[9:])
+    assert {kind().kind for kind in DEFENSES if issubclass(kind, Adversarial)} == set(KINDS.split()[9:])
 
 
 def test_a_probability_stays_below_one():

@@ -25,7 +25,7 @@ OTHERS: tuple[AnyDefense, ...] = (
     GradientPenalty(of="jacobian", samples=0),
     GradientPenalty(of="fisher"),
     LDS(by=("flip", "shift", "rotate", "colour", "noise"), samples=2),
-    VAT(iterations=2, entropy=0.05, ramp=0.0),
+    VAT(iterations=2, entropy=0.01, ramp=0.0),
     PGDTraining(norm="l2", steps=2),
     PGDTraining(inner="folded", steps=2),
     FreeLB(norm="linf"),

@@ -6,7 +6,7 @@ from defenses.cases import EVERY, IDS, batch, convolutional, digits, mlp, normed
 from torch import Tensor, nn
 
 from sparring.attacks import random
-from sparring.contract.defenses import DEFENSES, AnyDefense, Ball, Plain, Training
+from sparring.contract.defenses import DEFENSES, Adversarial, AnyDefense, Plain, Training
 from sparring.defenses.catalogue import recipe
 from sparring.defenses.data import facts, in_memory
 from sparring.defenses.perturb import around
@@ -96,7 +96,7 @@ def test_moved_rows_stay_in_ball_and_bounds_and_leave_no_trace(spec: AnyDefense)
     assert not moved.requires_grad
     assert moved.min() >= 0
     assert moved.max() <= 1
-    if isinstance(spec, Ball):
+    if isinstance(spec, Adversarial):
         assert around(spec.norm, spec.radius(1.0), given).contains(moved).all()
     else:
         assert torch.equal(moved, given.x)
@@ -104,7 +104,9 @@ def test_moved_rows_stay_in_ball_and_bounds_and_leave_no_trace(spec: AnyDefense)
     assert all(weight.grad is None for weight in model.parameters())
 
 
-@pytest.mark.parametrize("spec", [spec for spec in EVERY if isinstance(spec, Ball) and spec.kind != "yopo"], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize(
+    "spec", [spec for spec in EVERY if isinstance(spec, Adversarial) and spec.kind != "yopo"], ids=lambda spec: spec.kind
+)
 def test_what_teaches_stays_in_ball_and_bounds_too(spec) -> None:
     """Updates that move rows themselves: every point that the labels are learnt at is legal."""
     given, seen = batch(), []

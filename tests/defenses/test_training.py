@@ -32,7 +32,7 @@ def test_progress_tells_how_far_it_has_come() -> None:
     assert [each.done for each in told] == [0.25, 0.5, 0.75, 1.0]
     assert [each.end for each in told] == ["", "", "", "finished"]
     assert all(math.isfinite(each.loss) and each.epochs == 4 for each in told)
-    assert all(each.seen and each.seen.total == 4 and each.seen.robust <= each.seen.clean for each in told)
+    assert all(each.seen and each.seen.total == 8 and each.seen.robust <= each.seen.clean for each in told)
     assert told[0].seconds_left > 0
     assert told[-1].seconds_left == 0
     assert (told[0].threat.norm, told[0].threat.radius) == ("linf", 0.1)
