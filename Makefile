@@ -9,7 +9,7 @@ PACKAGES := contract attacks defenses storage reports workers service
 PYTEST := $(BIN)/python -P -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check up bench peers overhead docs lock links clean
+.PHONY: help demo test test-slow check up bench peers overhead busy docs lock links clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ test-slow: .venv/.tools ## Run the tests that take minutes
 check: .venv/.tools links ## Lint, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@MYPYPATH=.lint:examples:benchmarks $(BIN)/mypy --strict -p sparring -m queue_submit -m overhead -m peers -m oracles -p tools
+	@MYPYPATH=.lint:examples:benchmarks $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m peers -m oracles -p tools
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/hadolint Dockerfile
@@ -42,6 +42,9 @@ peers: .venv/.tools .venv-peers/.installed ## Compare the accuracy our attacks l
 
 overhead: .venv/.tools ## Measure the overhead of the service itself
 	@$(BIN)/python -P benchmarks/overhead.py
+
+busy: .venv/.tools ## Measure how busy an endpoint of 20 ms is kept
+	@$(BIN)/python -P benchmarks/busy.py
 
 docs: .venv/.installed ## Write what docs/ says of the API, the schemas and the attacks
 	@mkdir -p docs/schemas

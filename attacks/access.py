@@ -25,6 +25,10 @@ class Near(Protocol):
         ...
 
 
+Decide = Callable[[Goal, Tensor], Tensor]
+"""(goal, x (B, …)) -> (B,) bool: whether the decision on x reaches the goal."""
+
+
 class DecisionAccess(Protocol):
     """Only decisions: the predicted class. They are the judge's own."""
 
@@ -43,6 +47,15 @@ class DecisionAccess(Protocol):
 
     def tell(self, share: float) -> None:
         """An attack says how much of its course is behind it, from 0 to 1."""
+        ...
+
+
+@runtime_checkable
+class QuickAccess(DecisionAccess, Protocol):
+    """Decisions, and a quicker way to most of them."""
+
+    def quick(self) -> Decide | None:
+        """Decisions that may differ from the judge's very near the boundary; None where the judge is as quick."""
         ...
 
 
@@ -137,6 +150,10 @@ class Target:
         self.spent.forwards += len(x)
         return torch.cat([self.search(part)[:count] for part, count in self._tiles(x)])
 
+    def quick(self) -> Decide | None:
+        """The search copy's decisions, where it is not the judge itself."""
+        return None if self.search is self.judge else lambda goal, x: goal.reached(self.logits(x))
+
     def near(self, like: Tensor) -> Near:
         """Scores of the search copy by windows, where it lends itself to that, else in full."""
         shape = like.shape[1:]
@@ -215,6 +232,10 @@ class Decisions:
         """(B,) bool: whether the decision reaches the goal."""
         return self._target.reached(goal, x)
 
+    def quick(self) -> Decide | None:
+        """Quicker decisions, where the target has any."""
+        return quick(self._target)
+
     def tell(self, share: float) -> None:
         """Pass progress on."""
         self._target.tell(share)
@@ -240,3 +261,8 @@ class Scores(Decisions):
 def near(target: ScoreAccess, like: Tensor) -> Near:
     """Scores with a memory where the target has one, else without."""
     return target.near(like) if isinstance(target, NearAccess) else lambda name, x, worth: target.logits(x)
+
+
+def quick(target: DecisionAccess) -> Decide | None:
+    """Quicker decisions than the judge's, where the target has any."""
+    return target.quick() if isinstance(target, QuickAccess) else None

@@ -1,5 +1,6 @@
 """Every attack of the contract as a sentence of the engine."""
 
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from sparring.attacks.access import Decisions, GradientAccess, Scores
@@ -9,8 +10,10 @@ from sparring.attacks.ddn import ddn
 from sparring.attacks.deepfool import deepfool
 from sparring.attacks.diverse import diverse
 from sparring.attacks.engine import climb, knowing, latest, strongest
+from sparring.attacks.estimates import nes, spsa
 from sparring.attacks.fab import fab
 from sparring.attacks.fmn import fmn
+from sparring.attacks.hopskipjump import hopskipjump
 from sparring.attacks.losses import LOSSES, Loss, kl
 from sparring.attacks.parts import (
     aims,
@@ -34,8 +37,12 @@ from sparring.attacks.parts import (
     toward,
 )
 from sparring.attacks.problem import Attack, Outcome, Problem
+from sparring.attacks.rays import rays
+from sparring.attacks.simba import simba
 from sparring.attacks.sparse import sparse_auto
+from sparring.attacks.spherical import spherical
 from sparring.attacks.square import square
+from sparring.attacks.transfer import transfer
 from sparring.contract.attacks import (
     APGD,
     BIM,
@@ -47,14 +54,22 @@ from sparring.contract.attacks import (
     FGSM,
     FMN,
     MIFGSM,
+    NES,
     PGD,
     RFGSM,
+    SPSA,
     VAT,
     AttackSpec,
+    Boundary,
     DeepFool,
     GradientAscent,
+    HopSkipJump,
     Noise,
+    RayS,
+    SimBA,
     Square,
+    Substitute,
+    Transfer,
 )
 from sparring.contract.quantity import value
 
@@ -148,13 +163,42 @@ def noise(spec: Noise) -> Attack[Decisions]:
     return climb(decision, redraw, spec.draws - 1, anywhere)
 
 
-def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem) -> Outcome:
+Surrogates = Callable[[Transfer | Substitute], Sequence[GradientAccess]]
+"""The models that an attacker has beside the target, for an attack that uses such."""
+
+
+def shown(spec: Transfer | Substitute, eps: float, surrogates: Surrogates) -> Attack[Decisions]:
+    """A white-box attack on other models, and what came of it shown to the target."""
+
+    def white(target: GradientAccess, problem: Problem) -> Outcome:
+        return run(spec.attack, eps, target, problem)
+
+    return transfer(white, surrogates(spec))
+
+
+def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, surrogates: Surrogates | None = None) -> Outcome:
     """Run one attack of the contract; it is handed exactly the access its spec declares. `eps` in units of the data."""
     match spec:
+        case Transfer() | Substitute():
+            if surrogates is None:
+                raise ValueError(f"{spec.kind} needs surrogates")
+            return shown(spec, eps, surrogates)(Decisions(target), problem)
         case Noise():
             return noise(spec)(Decisions(target), problem)
         case Square():
             return square(spec)(Scores(target), problem)
+        case NES():
+            return nes(spec, eps)(Scores(target), problem)
+        case SPSA():
+            return spsa(spec, eps)(Scores(target), problem)
+        case SimBA():
+            return simba(spec)(Scores(target), problem)
+        case Boundary():
+            return spherical(spec)(Decisions(target), problem)
+        case HopSkipJump():
+            return hopskipjump(spec)(Decisions(target), problem)
+        case RayS():
+            return rays(spec)(Decisions(target), problem)
         case FGSM() | FGM():
             return one_step(spec)(target, problem)
         case RFGSM():

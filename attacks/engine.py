@@ -180,8 +180,9 @@ def climb(
         return _Slots(row, problem, x, rule.init(problem, x), none, kept)
 
     def visit(target: A, slots: _Slots) -> tuple[_Slots, bool]:
-        moving = bool((slots.t < steps).any())
-        point = probe(target, slots.problem.fork(_LOOK).fork(slots.t), slots.x, slope=moving)
+        goes_on = slots.t < steps
+        moving = bool(goes_on.any())
+        point = probe(target, slots.problem.fork(_LOOK).fork(slots.t)._replace(moving=goes_on), slots.x, slope=moving)
         slots = slots._replace(kept=_remember(keep, slots, point))
         t = slots.t + 1
         if moving:  # those that won move too, so that one the judge refuses goes on where it stood

@@ -43,6 +43,8 @@ class Problem(NamedTuple):
     """Verdict mode: a row is left alone once it is broken. Otherwise every row runs the full course (crafting)."""
     name: Tensor | None = None
     """(B,) int64: whose try a visit belongs to, no two the same; for probes that remember where they were."""
+    moving: Tensor | None = None
+    """(B,) bool: whose course goes on from the point that is looked at; where slopes cost queries, the others need none."""
 
     @property
     def x(self) -> Tensor:

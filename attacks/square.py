@@ -6,6 +6,7 @@ paper's schedule, stretched to the number of queries; in a picture too narrow fo
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from sparring.attacks import random
 from sparring.attacks.access import Near, ScoreAccess, near
 from sparring.attacks.engine import Probe, Rule, Start, climb
 from sparring.attacks.losses import LOSSES, Loss
-from sparring.attacks.norms import NORMS
+from sparring.attacks.norms import NORMS, Norm
 from sparring.attacks.pictures import Picture, Window, picture, window
 from sparring.attacks.problem import Attack, Outcome, Point, Problem
 from sparring.attacks.rows import per_row, where
@@ -130,7 +131,6 @@ def tiles(seen: Picture) -> Start:
             continue
         size = int(at.any(1).sum()), int(at.any(0).sum())
         both[:, at] = torch.stack([bump(*size, across=bool(way)).flatten() for way in range(2)])
-    both = both / (both[0].norm() * math.sqrt(seen.channels))
 
     def start(problem: Problem) -> Tensor:
         key, x = random.fork(problem.key, _START), problem.x
@@ -138,19 +138,36 @@ def tiles(seen: Picture) -> Start:
         down = random.uniforms(random.fork(key, 1), (seen.channels, _TILES**2))[:, :, tile] < 0.5
         upright, across = both.to(x.device)
         move = torch.where(turned, across, upright) * torch.where(down, -1.0, 1.0)
-        return problem.ball.project(x + seen.close(move, x) * per_row(problem.ball.eps.to(x.dtype), x))
+        wide = seen.close(move, x)
+        length = problem.ball.norm.measure(wide.double())
+        return problem.ball.project(x + wide * per_row((problem.ball.eps / length).to(x.dtype), x))
 
     return start
 
 
-def masses(seen: Picture, share: float) -> Propose:
-    """Algorithm 3: what one window holds, and what of eps is unused, goes to another one and takes the shape of a bump there."""
+class Mass(NamedTuple):
+    """What a norm adds up over entries, and its inverse: squares and square roots, or sizes as they are."""
+
+    of: Callable[[Tensor], Tensor]
+    length: Callable[[Tensor], Tensor]
+
+
+SQUARES = Mass(torch.square, torch.sqrt)
+SIZES = Mass(torch.abs, lambda total: total)
+
+
+def masses(seen: Picture, share: float, mass: Mass = SQUARES) -> Propose:
+    """Algorithm 3: what one window holds, and what of eps is unused, goes to another one and takes the shape of a bump there.
+
+    In l1 likewise, with sizes where l2 has squares (Croce, Hein 2021, 2103.01208, section 5).
+    """
     sizes = sides(share, seen.height, seen.width, 3)
     table, (high, wide) = torch.tensor(sizes), sizes[0]
     bumps = torch.zeros(len(sizes), 2, high, wide)
     for at, (height, width) in enumerate(sizes):
         for way in range(2):
-            bumps[at, way, :height, :width] = bump(height, width, across=bool(way))
+            one = bump(height, width, across=bool(way))
+            bumps[at, way, :height, :width] = one / mass.length(mass.of(one).sum())
 
     def shaped(place: Window, halvings: Tensor, way: Tensor) -> Tensor:
         row, column = seen.axes(way)
@@ -164,17 +181,17 @@ def masses(seen: Picture, share: float) -> Propose:
         place = window(draws[:, :2], size, seen)
         inside, source = place.inside(seen), window(draws[:, 2:4], size, seen).inside(seen)
         old = seen.open(best - problem.x)
-        squares = old.square()
-        unused = (per_row(problem.ball.eps.to(old.dtype), old).square() - squares.sum((1, 2, 3), keepdim=True)).clamp(min=0)
-        mass = ((squares * (inside | source)).sum((2, 3), keepdim=True) + unused / seen.channels).sqrt()
+        held = mass.of(old)
+        unused = (mass.of(per_row(problem.ball.eps.to(old.dtype), old)) - held.sum((1, 2, 3), keepdim=True)).clamp(min=0)
+        due = mass.length((held * (inside | source)).sum((2, 3), keepdim=True) + unused / seen.channels)
         signs = torch.where(draws[:, 5:] < 0.5, -1.0, 1.0)[:, :, None, None]
-        here = (squares * inside).sum((2, 3), keepdim=True).sqrt()
+        here = mass.length((held * inside).sum((2, 3), keepdim=True))
         added = shaped(place, halvings, (draws[:, 4] < 0.5).long()) * signs
         fresh = (old / here.clamp(min=_TINY) + added) * inside
-        length = fresh.square().sum((2, 3), keepdim=True).sqrt()
+        length = mass.length(mass.of(fresh).sum((2, 3), keepdim=True))
         cancelled = length < _NOTHING  # the window held the same bump turned round; the mass must not vanish with it
         shape = torch.where(cancelled, added, fresh / torch.where(cancelled, 1.0, length))
-        moved = torch.where(inside, shape * mass, old * ~source)
+        moved = torch.where(inside, shape * due, old * ~source)
         return problem.ball.project(problem.x + seen.close(moved, best))
 
     return propose
@@ -193,7 +210,11 @@ def nearby(look: Near, loss: Loss) -> Probe[ScoreAccess]:
 
 def square(spec: contract.Square) -> Attack[ScoreAccess]:
     """The margin is climbed; with classes to reach it is the cross-entropy."""
-    kinds = {NORMS["linf"]: (stripes, patches), NORMS["l2"]: (tiles, masses)}
+    kinds: dict[Norm, tuple[Callable[[Picture], Start], Callable[[Picture, float], Propose]]] = {
+        NORMS["linf"]: (stripes, patches),
+        NORMS["l2"]: (tiles, masses),
+        NORMS["l1"]: (tiles, partial(masses, mass=SIZES)),
+    }
 
     def attack(target: ScoreAccess, problem: Problem) -> Outcome:
         seen, (begin, propose) = picture(tuple(problem.x.shape[1:])), kinds[problem.ball.norm]

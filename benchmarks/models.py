@@ -134,11 +134,11 @@ SUBJECTS = {
     "mnist": Subject("lenet5", _lenet5, lambda: _mnist("mnist"), Training(20_000, 3, eps=0.1), 0.05, "LeNet-5, Fast-AT on MNIST"),
     "resnet18": Subject(
         "resnet18",
-        lambda: ResNet18(3, 32, 10),
+        lambda: ResNet18(3, 16, 10),
         _cifar10,
-        Training(8000, 2, eps=2 / 255, rate=1e-3, batch=64, warm_up=True),
-        4 / 255,
-        "ResNet-18 of width 32, Fast-AT on CIFAR-10",
+        Training(8000, 3, eps=2 / 255, rate=2e-3, batch=64, warm_up=True),
+        2 / 255,
+        "ResNet-18 of width 16, Fast-AT on CIFAR-10",
     ),
     "digits": Subject("mlp", _mlp, _digits, Training(1437, 60, rate=1e-3, batch=64), 0.1, "MLP 64-256-256-10, plain training on digits"),
 }

@@ -1,7 +1,8 @@
 """What a user writes on the command line, as objects of the contract; every error names what is wrong and what is known."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -9,7 +10,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sparring.contract.attacks import ATTACKS, AttackSpec, describe
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
-from sparring.contract.jobs import Ref
+from sparring.contract.endpoints import AnyEndpoint, Budget, HttpEndpoint, OpenInference
+from sparring.contract.refs import Ref
 from sparring.contract.threat import Norm, Threat
 from sparring.errors import UsageProblem
 from sparring.paths import absent, check_readable, kind_of
@@ -72,16 +74,27 @@ def attack(text: str) -> AttackSpec:
     given: dict[str, str] = {}
     for part in rest.split(",") if colon else ():
         setting, equals, value = (piece.strip() for piece in part.partition("="))
+        whole, _, inner = setting.partition(".")
         if not equals:
             raise UsageProblem(f"--attack {text}: {part.strip()!r} is not of the form setting=value", hint)
-        if setting not in known:
+        if whole not in known or (inner and whole != "attack"):
             raise UsageProblem(f"--attack {text}: {name} has no setting {setting!r}", hint)
         if setting in given:
             raise UsageProblem(f"--attack {text}: {setting} is given twice")
         given[setting] = value
     preset_settings = dict(part.split("=") for part in preset.split(",") if part)
-    made_of: AttackSpec = made(spec, f"--attack {text}", **(preset_settings | given))
+    made_of: AttackSpec = made(spec, f"--attack {text}", **_nested(spec, preset_settings | given))
     return made_of
+
+
+def _nested(spec: type[BaseModel], given: dict[str, str]) -> dict[str, Any]:
+    """`attack=pgd`, `attack.steps=50` as the settings of an attack within."""
+    own: dict[str, Any] = {name: value for name, value in given.items() if not name.startswith("attack")}
+    inner = {name.partition(".")[2]: value for name, value in given.items() if name.startswith("attack.")}
+    if inner or "attack" in given:
+        kind = given.get("attack") or spec.model_fields["attack"].default.kind
+        own["attack"] = {"kind": kind} | inner
+    return own
 
 
 def threat(text: str) -> Threat:
@@ -117,6 +130,45 @@ def spec(kind: type[M], **given: str | float | None) -> M | None:
         one, other = ("mean", "std") if "mean" in declared else ("std", "mean")
         raise UsageProblem(f"--{one} is given without --{other}", "Give both; --mean 0 subtracts nothing, --std 1 divides by nothing")
     return made(kind, "", **declared) if declared else None
+
+
+def endpoint(common: Mapping[str, Any], json_alone: Mapping[str, Any], v2_alone: Mapping[str, Any], headers: Sequence[str]) -> AnyEndpoint:
+    """An endpoint as flags describe it; those that are None stand at their defaults.
+
+    Args:
+        common: settings of any endpoint.
+        json_alone: settings of one with JSON of its own.
+        v2_alone: settings of one that speaks the open inference protocol, which it does if they name a model.
+        headers: each `--header`.
+
+    Raises:
+        UsageProblem: one of them is wrong, or says nothing about this kind.
+    """
+    kind: Any = HttpEndpoint if v2_alone["model"] is None else OpenInference
+    own, other = (json_alone, v2_alone) if kind is HttpEndpoint else (v2_alone, json_alone)
+    if wrong := [name for name, value in other.items() if value is not None]:
+        which = "needs --v2" if kind is HttpEndpoint else "cannot stand beside --v2"
+        hint = "--request and --response say how JSON of its own is read; --v2 and --input are for the protocol"
+        raise UsageProblem(f"--{wrong[0]} {which}", hint)
+    given = {name: value for name, value in {**common, **own}.items() if value is not None}
+    if "shape" in given:
+        given["shape"] = given["shape"].split(",")
+    if "request" in given:
+        try:
+            given["request"] = json.loads(given["request"])
+        except ValueError as error:
+            raise UsageProblem(f"--request is not JSON: {error}", """Write it as '{"inputs": "{rows}"}'""") from None
+    pairs = [header.partition("=") for header in headers]
+    if bad := [name for name, equals, _ in pairs if not equals]:
+        raise UsageProblem(f"--header {bad[0]} is not of the form name=value", "For example --header Authorization=secret:TOKEN")
+    found: AnyEndpoint = made(kind, "", **given, headers={name.strip(): value.strip() for name, _, value in pairs})
+    return found
+
+
+def budget(asked: int | None, sent: int | None) -> Budget | None:
+    """What `--asked` and `--sent` allow; None when neither is given."""
+    given = {name: value for name, value in (("asked", asked), ("sent", sent)) if value is not None}
+    return made(Budget, "", **given) if given else None
 
 
 def reference(text: str, prefix: str) -> str | None:

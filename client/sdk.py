@@ -15,10 +15,11 @@ from urllib.parse import quote
 import httpx2
 from pydantic import TypeAdapter
 
+from sparring.contract.endpoints import AnyEndpoint
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Report
 from sparring.contract.resources import AttackInfo, DatasetInfo, EventInfo, JobInfo, KeyInfo, ModelInfo, NewKey, Page, SuiteInfo, WorkerInfo
-from sparring.contract.specs import DataSpec, ModelSpec
+from sparring.contract.specs import DataSpec, ModelReading, ModelSpec
 from sparring.contract.states import FINAL, State
 from sparring.errors import ServiceAway, UsageProblem
 from sparring.wire import Wire, messages
@@ -105,6 +106,26 @@ class Uploads(Generic[Info, Spec]):
     def delete(self, ident: str) -> None:
         """Delete one; ApiError 409 while a job that is not finished needs it."""
         self._wire.request("DELETE", f"{self._path}/{_part(ident)}")
+
+
+class Models(Uploads[ModelInfo, ModelSpec]):
+    """Models of the project: files and endpoints."""
+
+    def register(self, endpoint: AnyEndpoint, name: str = "model", spec: ModelReading | None = None) -> ModelInfo:
+        """Register an HTTP endpoint as a model; it is not asked anything yet.
+
+        Args:
+            endpoint: how it is asked. Secrets stand in it by name alone.
+            name: what to call it.
+            spec: what else is declared about it; `classes` is needed where it gives labels.
+
+        Raises:
+            ApiError: it is not among the endpoints that the project may have asked.
+        """
+        declared = {key: _comma(value) for key, value in (spec or ModelReading()).model_dump(mode="json", exclude={"endpoint"}).items()}
+        headers = {"Content-Type": "application/json"}
+        content = endpoint.model_dump_json()
+        return self._wire.ask(self._info, "POST", self._path, params={"name": name, **declared}, headers=headers, content=content)
 
 
 class Jobs:
@@ -229,7 +250,7 @@ class Client:
         wire = Wire(url or os.environ.get("SPARRING_URL") or DEFAULT_URL, key or os.environ.get("SPARRING_KEY"), transport)
         self._wire = wire
         self.url = wire.url
-        self.models: Uploads[ModelInfo, ModelSpec] = Uploads(wire, "/v1/models", TypeAdapter(ModelInfo), TypeAdapter(Page[ModelInfo]))
+        self.models = Models(wire, "/v1/models", TypeAdapter(ModelInfo), TypeAdapter(Page[ModelInfo]))
         self.datasets: Uploads[DatasetInfo, DataSpec] = Uploads(
             wire, "/v1/datasets", TypeAdapter(DatasetInfo), TypeAdapter(Page[DatasetInfo])
         )

@@ -121,6 +121,10 @@ def _attacks(result: ThreatResult, cascaded: bool) -> None:
         tell(f"{each.name}: {'; '.join((text.settings_text(each.attack, result.threat), *text.remarks(each)))}")
     if proved := text.proved_text(result):
         tell(proved)
+    head, levels = text.level_table(result)
+    if levels:
+        columns = tuple(column.lower() for column in head)
+        table("by what the attacker knows", columns, levels, columns[1:])
 
 
 def _minimal(found: Report) -> None:

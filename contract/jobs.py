@@ -1,17 +1,28 @@
 """Jobs: what a user asks a worker to do. Models and data are named by sha256 or id, never by path."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, TypeAdapter, model_validator
 
-from sparring.contract.attacks import CASCADES, SUITES, AttackSpec, Knowledge, SuiteName
+from sparring.contract.attacks import (
+    ACCESSES,
+    ATTACKS,
+    CASCADES,
+    SUITES,
+    Access,
+    AttackSpec,
+    Knowledge,
+    Substitute,
+    SuiteName,
+    Transfer,
+)
 from sparring.contract.base import Frozen, require_kind
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
+from sparring.contract.endpoints import AnyEndpoint, Budget
 from sparring.contract.quantity import Listed, NotBool, NotEmpty
+from sparring.contract.refs import Need, Ref
 from sparring.contract.threat import Norm, Threat
-
-Ref = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$|^(mdl|dat)_[0-9a-z]{20}$")]
-"""An id (`mdl_…`, `dat_…`) or the sha256 of what was uploaded; with a sha256 the newest upload of those bytes is meant."""
 
 Seconds = Annotated[int, Field(ge=1, le=30 * 24 * 3600), NotBool]
 Seed = Annotated[int, Field(ge=0, lt=2**63), NotBool]
@@ -26,6 +37,17 @@ def _fits(attack: AttackSpec, threat: Threat, where: str) -> None:
         raise ValueError(f"{where}: {attack.kind} is not defined for norm {threat.norm} (it knows {known})")
     if threat.targeted and not attack.targetable:
         raise ValueError(f"{where}: {attack.kind} cannot aim at a class; leave it out, or ask for an untargeted threat")
+    if isinstance(attack, (Transfer, Substitute)):
+        _fits(attack.attack, threat, f"{where}.attack")
+
+
+def _needs(training: Ref | None, attacks: Iterable[tuple[str, AttackSpec]]) -> dict[str, Need]:
+    """By the word of the job: its training rows are `training`, and a surrogate is what names it."""
+    found = {} if training is None else {"training": Need("dataset", training, "/training")}
+    for place, attack in attacks:
+        for at, ref in enumerate(attack.models if isinstance(attack, Transfer) else ()):
+            found.setdefault(ref, Need("model", ref, f"{place}/models/{at}"))
+    return found
 
 
 class Evaluate(Frozen):
@@ -40,6 +62,8 @@ class Evaluate(Frozen):
     suite: SuiteName | None = None
     knowledge: Annotated[frozenset[Knowledge], NotEmpty(), Listed, PlainSerializer(sorted)] = frozenset({"white", "gray", "black"})
     """What the attacker may know; attacks of a suite that need more are left out."""
+    training: Ref | None = None
+    """Rows that the attacker has, for attacks that train a model of their own; unless given, those of `data` that are not evaluated."""
     corruptions: Annotated[tuple[CorruptionName, ...], Field(max_length=len(CORRUPTIONS)), Listed] = ()
     """Common corruptions to measure as well, each in five severities; the data must be pictures with bounds."""
     rows: Rows | None = None
@@ -55,6 +79,8 @@ class Evaluate(Frozen):
     """Rows that a sound bound proves robust count as standing without being attacked; only some graphs have such bounds."""
     stop: Literal["full"] = "full"
     """When to leave a row: `full` tries every attack on every row that was right, so that each attack has a figure of its own."""
+    budget: Budget | None = None
+    """How much may be asked of an endpoint, 100,000 rows unless given; for models that are endpoints only."""
     timeout: Seconds = 6 * 3600
     """Wall-clock seconds after which the job ends as timed_out."""
     device: Where = "auto"
@@ -102,7 +128,12 @@ class Evaluate(Frozen):
             return self.attacks
         _, attacks = SUITES[self.suite or "quick"]
         able = (a for a in attacks if threat.norm in a.norms and a.knowledge in self.knowledge)
+        able = (a for a in able if not isinstance(a, (Transfer, Substitute)) or threat.norm in a.attack.norms)
         return tuple(a for a in able if a.targetable or not threat.targeted)
+
+    def needs(self) -> dict[str, Need]:
+        """Uploads it needs beside its model and its data, each under a name of its own."""
+        return _needs(self.training, ((f"/attacks/{at}", attack) for at, attack in enumerate(self.attacks)))
 
 
 class Craft(Frozen):
@@ -113,8 +144,11 @@ class Craft(Frozen):
     data: Ref
     threat: Threat
     attack: AttackSpec
+    training: Ref | None = None
+    """As for an evaluation."""
     rows: Rows | None = None
     seed: Seed = 0
+    budget: Budget | None = None
     timeout: Seconds = 6 * 3600
     device: Where = "auto"
 
@@ -132,7 +166,38 @@ class Craft(Frozen):
         """The one attack."""
         return (self.attack,)
 
+    def needs(self) -> dict[str, Need]:
+        """Uploads it needs beside its model and its data, each under a name of its own."""
+        return _needs(self.training, [("/attack", self.attack)])
+
 
 # Discriminator, not Field: FastAPI would take a Field for its own, and apply it to what the validator returns.
 Job = Annotated[Evaluate | Craft, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, (Evaluate, Craft)))]
 JOB: TypeAdapter[Evaluate | Craft] = TypeAdapter(Job)
+
+
+def feasible(job: Evaluate | Craft, threat: Threat, access: Access) -> tuple[AttackSpec, ...]:
+    """The attacks of a job against one threat that a model of this access allows, in their order."""
+    return tuple(attack for attack in job.against(threat) if ACCESSES.index(attack.access) <= ACCESSES.index(access))
+
+
+def misfit(job: Evaluate | Craft, endpoint: AnyEndpoint | None) -> tuple[str, str] | None:
+    """What of a job cannot be done to a model that is this endpoint (None: a file): its JSON pointer, and why; None if all can."""
+    if endpoint is None:
+        return ("/budget", "a budget is for models that are endpoints: leave it out") if job.budget else None
+    gives = "labels alone" if endpoint.access == "decision" else "scores alone"
+    listed = job.attacks if job.kind == "evaluate" else (job.attack,)
+    for at, attack in enumerate(listed):
+        if ACCESSES.index(attack.access) > ACCESSES.index(endpoint.access):
+            where = f"/attacks/{at}" if job.kind == "evaluate" else "/attack"
+            return where, f"{attack.kind} needs a {attack.access}, and the model is an endpoint that gives {gives}: {_able(endpoint)}"
+    for at, threat in enumerate(job.threats):
+        if not feasible(job, threat, endpoint.access):
+            what = f"every attack of the suite on this threat needs more than an endpoint gives, which is {gives}"
+            return f"/threats/{at}", f"{what}: list attacks instead; {_able(endpoint)}"
+    return None
+
+
+def _able(endpoint: AnyEndpoint) -> str:
+    able = [attack for attack in ATTACKS if ACCESSES.index(attack.access) <= ACCESSES.index(endpoint.access)]
+    return f"attacks that can be run are {', '.join(str(attack.model_fields['kind'].default) for attack in able)}"

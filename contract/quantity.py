@@ -61,10 +61,10 @@ def _schema(**lowest: int) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "number", **lowest, "maximum": LARGEST}, text]})
 
 
-Quantity = Annotated[float | str, PlainValidator(_quantity), _schema(minimum=0)]
+Quantity = Annotated[int | float | str, PlainValidator(_quantity), _schema(minimum=0)]
 """A number from 0 to LARGEST, kept as it was written; `value` gives its float."""
 
-PositiveQuantity = Annotated[float | str, PlainValidator(_positive), _schema(exclusiveMinimum=0)]
+PositiveQuantity = Annotated[int | float | str, PlainValidator(_positive), _schema(exclusiveMinimum=0)]
 """A number above 0 and up to LARGEST, kept as it was written."""
 
 
@@ -130,3 +130,11 @@ class NotEmpty:
         if not items:
             raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
         return items
+
+
+def _names(given: Any) -> Any:
+    return given.split("+") if isinstance(given, str) else _listed(given)
+
+
+PlusSeparated = BeforeValidator(_names)
+"""For a tuple of words, which a user may write as `mlp+cnn`."""

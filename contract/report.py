@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from sparring.contract.attacks import AttackSpec
+from sparring.contract.attacks import AttackSpec, Knowledge
 from sparring.contract.base import Frozen
 from sparring.contract.corruptions import SEVERITIES, CorruptionName
 from sparring.contract.jobs import Job
@@ -15,7 +15,10 @@ from sparring.contract.threat import Norm, Threat
 
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-ROW_COLUMNS = ("row", "label", "clean_prediction", "norm", "eps", "broken", "broken_by", "prediction", "distance", "queries")
+ROW_COLUMNS = (
+    *("row", "label", "clean_prediction", "norm", "eps", "broken", "broken_by", "prediction", "distance", "queries"),
+    *("white", "gray", "black"),
+)
 """Columns of rows.csv and rows.parquet, in their order."""
 
 
@@ -64,6 +67,21 @@ class Trust(Frozen):
     evidence: tuple[Finding, ...] = ()
 
 
+class SurrogateResult(Frozen):
+    """A model that an attacker trained, or brought along, beside the target."""
+
+    name: str
+    """Its architecture, `substitute`, or the uploaded model's reference."""
+    rows: Count
+    """Rows it was trained on to begin with; 0 for an uploaded model."""
+    queries: Count = 0
+    """What the target was asked for while it was trained, once for the whole job."""
+    accuracy: Score | None = None
+    """On evaluated rows that have labels, the first 2,048 at most."""
+    agreement: Score
+    """Of these rows, those on which it says what the target says."""
+
+
 class AttackResult(Frozen):
     """What one attack did under one threat."""
 
@@ -88,6 +106,8 @@ class AttackResult(Frozen):
     """Rows passed backward through the model."""
     seconds: float
     """Process seconds spent, summed over processes."""
+    surrogates: tuple[SurrogateResult, ...] = ()
+    """The models whose adversarial examples were shown to the target."""
     smoothness: float | None = None
     """For VAT: mean KL(p(x) || p(x')) in nats over the rows tried; the smaller, the smoother the model around its data."""
 
@@ -101,6 +121,16 @@ class ClassScore(Frozen):
     """Against the worst case of the threat this stands under."""
 
 
+class LevelResult(Frozen):
+    """All attacks that know as much together: the weights (white), the training data (gray), only answers (black)."""
+
+    knowledge: Knowledge
+    robust: Score
+    """Rows right that none of these attacks broke, of all rows; in a cascade, of those it was tried on."""
+    alone: Count
+    """Rows that they broke and no attack of another level did: what they add to the worst case."""
+
+
 class ThreatResult(Frozen):
     """One threat: each attack, and the worst case over all of them, row by row."""
 
@@ -108,6 +138,8 @@ class ThreatResult(Frozen):
     each: tuple[AttackResult, ...]
     worst: Score
     """Rows that no attack broke."""
+    levels: tuple[LevelResult, ...] = ()
+    """By what the attacker knows, the most first; only levels of which an attack was run."""
     proved: Count | None = None
     """Of these, rows that a bound proved robust, so that they were not attacked; absent where the job did not ask for it."""
     classes: tuple[ClassScore, ...]
@@ -192,6 +224,10 @@ class Cost(Frozen):
     wall_seconds: float
     attack_seconds: float
     """Process seconds in attacks, summed over processes."""
+    asked: Count | None = None
+    """Rows put to the endpoint, in all attempts of the job; absent where the model is a file."""
+    sent: Count | None = None
+    """Requests sent to it, repeated ones included."""
 
 
 class Provenance(Frozen):

@@ -1,13 +1,22 @@
 """The talk between a horse, which holds the credentials, and its runner, which holds none: one JSON object a line."""
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from sparring.contract.base import Frozen
 from sparring.contract.jobs import Job
 from sparring.contract.resources import DatasetInfo, ModelInfo
 from sparring.contract.states import Progress, Reason
+
+
+class Other(Frozen):
+    """Something else the job needs."""
+
+    info: ModelInfo | DatasetInfo
+    path: str
+    """The verified blob, read-only."""
 
 
 class Order(Frozen):
@@ -20,6 +29,8 @@ class Order(Frozen):
     """The verified blob, read-only."""
     data: DatasetInfo
     data_path: str
+    others: dict[str, Other] = Field(default_factory=dict)
+    """What else the job needs, by the name it has there."""
     cache: str
     """Folder of unpacked datasets by sha256, shared by runners."""
     out: str
@@ -47,5 +58,49 @@ class Failed(Frozen):
     reason: Reason
 
 
-Message = Annotated[Told | Done | Failed, Field(discriminator="kind")]
-MESSAGE: TypeAdapter[Told | Done | Failed] = TypeAdapter(Message)
+class Ask(Frozen):
+    """Runner to horse: a question to the endpoint, of as many rows as one request carries."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    kind: Literal["ask"] = "ask"
+    id: Annotated[int, Field(ge=0)]
+    look: Annotated[int, Field(ge=0, le=255)]
+    """A row that was answered before under the same look is answered from memory."""
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=8)]
+    """Of a row."""
+    rows: Annotated[tuple[bytes, ...], Field(min_length=1, max_length=1024)]
+    """Numbers of each, as little-endian float32."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if any(len(row) != 4 * math.prod(self.shape) for row in self.rows):
+            raise ValueError("a row has not as many numbers as its shape says")
+        return self
+
+
+class Answer(Frozen):
+    """Horse to runner: what the endpoint gives for each row of a question."""
+
+    kind: Literal["answer"] = "answer"
+    id: int
+    rows: tuple[tuple[float, ...], ...]
+    """Scores of each, or its label alone."""
+    asked: int
+    """Rows asked so far, in all attempts of the job."""
+    sent: int
+    """Requests sent so far."""
+
+
+class Unanswered(Frozen):
+    """Horse to runner: why there is no answer, and will be none."""
+
+    kind: Literal["unanswered"] = "unanswered"
+    id: int
+    reason: Reason
+
+
+Message = Annotated[Told | Done | Failed | Ask, Field(discriminator="kind")]
+MESSAGE: TypeAdapter[Told | Done | Failed | Ask] = TypeAdapter(Message)
+Reply = Annotated[Answer | Unanswered, Field(discriminator="kind")]
+REPLY: TypeAdapter[Answer | Unanswered] = TypeAdapter(Reply)

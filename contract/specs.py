@@ -5,19 +5,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from sparring.contract.base import Frozen
+from sparring.contract.endpoints import EndpointSpec
 from sparring.contract.quantity import CommaSeparated, NotBool, NotEmpty, PositiveReal, Real
 
 Layout = Literal["NCHW", "NHWC"]
 Arch = Literal["mlp", "lenet5", "cnn", "resnet18"]
-ModelFormat = Literal["pt2", "safetensors", "state_dict", "onnx"]
+ModelFormat = Literal["pt2", "safetensors", "state_dict", "onnx", "endpoint"]
 DataFormat = Literal["npz"]
 
-_MOST_CHANNELS = 1000
+_MOST_CHANNELS = 900
 """Both lists in full length still fit into the address of an upload, which may be 64 KiB long."""
 Bounds = tuple[float, float] | Literal["none"] | None
 
 
-class ModelSpec(Frozen):
+class ModelReading(Frozen):
     """How a model is to be read. Normalisation becomes its first layer, so that eps stays in units of the data."""
 
     arch: Arch | None = None
@@ -38,6 +39,13 @@ class ModelSpec(Frozen):
         if mean and std and len(mean) != len(std) and 1 not in (len(mean), len(std)):
             raise ValueError(f"mean has {len(mean)} values but std has {len(std)}: give one per channel in both, or a single one")
         return std
+
+
+class ModelSpec(ModelReading):
+    """All that is declared about a model."""
+
+    endpoint: EndpointSpec | None = None
+    """How it is asked, where it is an HTTP endpoint and not a file."""
 
 
 class DataSpec(Frozen):

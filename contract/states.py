@@ -19,6 +19,9 @@ Code = Literal[
     "cancelled_by_user",
     "artifact_corrupt",
     "disk_full",
+    "endpoint_failed",
+    "target_forbidden",
+    "budget_spent",
     "internal",
 ]
 

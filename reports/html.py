@@ -19,7 +19,7 @@ _SAID = (
     *("rate", "interval", "percent", "number", "fraction", "figure", "duration"),
     *("threat_text", "trust_text", "evidence_text", "own_evidence", "proved_text", "suite_text"),
 )
-_KNOWN = ("settings_text", "eps_text", "remarks", "CASCADE", "CORRUPTED", "MINIMAL", "UNLABELLED")
+_KNOWN = ("settings_text", "eps_text", "level_table", "remarks", "CASCADE", "CORRUPTED", "MINIMAL", "UNLABELLED")
 
 
 class Picture(NamedTuple):

@@ -74,7 +74,9 @@ def _attacks(result: ThreatResult, report: Report) -> str:
     title = f"### {escape(text.threat_text(result.threat))}"
     own = filter(None, [_findings(text.own_evidence(result, report))])
     proved = filter(None, [text.proved_text(result)])
-    return "\n\n".join([title, _table(head, rows), "\n".join(settings), *distance, *proved, *own])
+    columns, known = text.level_table(result)
+    levels = [_table(columns, known)] if known else []
+    return "\n\n".join([title, _table(head, rows), "\n".join(settings), *levels, *distance, *proved, *own])
 
 
 def _curves(report: Report) -> str:
@@ -118,14 +120,14 @@ def _classes(report: Report) -> str:
 
 def _facts(report: Report) -> str:
     model, data, cost, run = report.model, report.data, report.cost, report.provenance
-    parameters = text.number(model.parameters)
+    parameters = f"{text.number(model.parameters)} parameters" if model.spec.endpoint is None else model.spec.endpoint.address
     said = {
-        "Model": f"{model.name}, {model.format}, {parameters} parameters, {model.classes} classes, sha256 {model.sha256}",
+        "Model": f"{model.name}, {model.format}, {parameters}, {model.classes} classes, sha256 {model.sha256}",
         "Data": f"{data.name}, {data.format}, {' × '.join(map(str, data.shape))} {data.dtype}, sha256 {data.sha256}",
         "Declared": f"model {model.spec.model_dump_json(exclude_none=True)}, data {data.spec.model_dump_json(exclude_none=True)}",
         "Cost": (
             f"{text.duration(cost.wall_seconds)} wall clock, {text.duration(cost.attack_seconds)} in attacks, "
-            f"{text.number(cost.queries)} queries, "
+            f"{text.number(cost.queries)} queries, {text.traffic(cost)}"
             f"{text.number(cost.forwards)} rows forward, {text.number(cost.backwards)} rows backward"
         ),
         "Run": (

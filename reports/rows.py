@@ -24,6 +24,10 @@ class Row(NamedTuple):
     prediction: int
     distance: float | None
     queries: int
+    white: int | None
+    """0 or 1: broken by an attack of that knowledge; None where none was run."""
+    gray: int | None
+    black: int | None
 
 
 def safe(cell: object) -> object:

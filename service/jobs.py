@@ -7,6 +7,7 @@ from fastapi_problem.error import Problem
 from pydantic import Field
 
 from sparring.contract.jobs import Job
+from sparring.contract.refs import Need
 from sparring.contract.resources import JobInfo, Page
 from sparring.contract.states import State
 from sparring.service.auth import Project
@@ -42,13 +43,14 @@ def _noted(context: Context, job: JobInfo) -> JobInfo:
 
 
 def _unknown(context: Context, project: str, job: Job, missing: Missing) -> Problem:
-    """Says which of model and data is not there."""
+    """Says which of the uploads it needs are not there."""
     faults = []
-    for pointer, find, ref in (("/model", uploads.get_model, job.model), ("/data", uploads.get_dataset, job.data)):
+    for need in (Need("model", job.model, "/model"), Need("dataset", job.data, "/data"), *job.needs().values()):
+        find = uploads.get_model if need.kind == "model" else uploads.get_dataset
         try:
-            find(context.engine, project, ref)
+            find(context.engine, project, need.ref)
         except Missing as error:
-            faults.append(Fault("body", pointer, str(error)))
+            faults.append(Fault("body", need.pointer, str(error)))
     return invalid(*faults or [Fault("body", "", str(missing))], code="unknown-reference")
 
 

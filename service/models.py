@@ -1,4 +1,4 @@
-"""Models: uploaded as raw bytes, listed, downloaded, deleted."""
+"""Models: uploaded as raw bytes, or registered as endpoints; listed, downloaded, deleted."""
 
 from typing import Annotated
 
@@ -7,8 +7,8 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from sparring.contract.resources import ModelInfo, Name, Page
-from sparring.contract.specs import ModelSpec
-from sparring.service import files
+from sparring.contract.specs import ModelFormat, ModelReading, ModelSpec
+from sparring.service import endpoints, files
 from sparring.service.auth import Project
 from sparring.service.context import Ctx
 from sparring.service.pages import Linking, Paging
@@ -18,22 +18,30 @@ from sparring.storage.sniff import sniff_model
 
 router = APIRouter(prefix="/models", tags=["models"])
 
-SUFFIX = {"pt2": ".pt2", "safetensors": ".safetensors", "state_dict": ".pt", "onnx": ".onnx"}
+SUFFIX = {"pt2": ".pt2", "safetensors": ".safetensors", "state_dict": ".pt", "onnx": ".onnx", "endpoint": ".json"}
 
 
-class ModelQuery(UploadQuery, ModelSpec):
+class ModelQuery(UploadQuery, ModelReading):
     """What a model is called, and how it is to be read."""
 
     name: Name = "model"
 
 
-@router.post("", status_code=201, summary="Upload a model", openapi_extra=raw_body("model.pt2"))
+@router.post("", status_code=201, summary="Upload a model, or register an endpoint", openapi_extra=endpoints.or_json(raw_body("model.pt2")))
 async def upload_model(
     context: Ctx, project: Project, query: Annotated[ModelQuery, Query()], request: Request, response: Response
 ) -> ModelInfo:
-    """Takes a .pt2, .safetensors, .onnx file or a state dict as the raw body. Formats that run code when opened are refused."""
-    blob, found = await accept(request, context, sniff_model, query.sha256)
-    spec = ModelSpec(**query.model_dump(include=set(ModelSpec.model_fields)))
+    """Takes a .pt2, .safetensors, .onnx file or a state dict as the raw body. Formats that run code when opened are refused.
+
+    A body of type application/json is an endpoint: how it is asked. It must be among those the project may have asked.
+    """
+    spec = ModelSpec(**query.model_dump(include=set(ModelReading.model_fields)))
+    found: ModelFormat
+    if endpoints.is_json(request):
+        found = "endpoint"
+        blob, spec = await endpoints.accept(request, context, project, spec, query.sha256)
+    else:
+        blob, found = await accept(request, context, sniff_model, query.sha256)
     info = await run_in_threadpool(uploads.add_model, context.engine, project=project, name=query.name, blob=blob, format=found, spec=spec)
     response.headers["Location"] = f"/v1/models/{info.id}"
     return info

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, Field, TypeAdapter
 
+from sparring.contract.endpoints import ENDPOINT
 from sparring.contract.jobs import JOB
 from sparring.contract.report import Report
 from sparring.service import problems
@@ -43,6 +44,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     shapes.pop("HTTPValidationError", None)
     shapes.pop("ValidationError", None)
     schema = ProblemShape.model_json_schema(ref_template="#/components/schemas/{model}")
+    shapes |= ENDPOINT.json_schema(ref_template="#/components/schemas/{model}")["$defs"]
     shapes |= {"FaultShape": schema["$defs"]["FaultShape"], "ProblemShape": {k: v for k, v in schema.items() if k != "$defs"}}
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemShape"}}}
     for operations in described["paths"].values():

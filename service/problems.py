@@ -192,6 +192,8 @@ HANDLERS: dict[type[Exception], Handler] = {
     errors.InUse: _told(409, "in-use"),
     errors.NotFinal: _told(409, "not-final"),
     errors.AlreadyFinal: _told(409, "already-final"),
+    errors.Unfit: lambda _handler, _request, error: invalid(Fault("body", error.pointer, error.why), code="unfit"),
+    errors.Forbidden: lambda _handler, _request, error: problem(422, "target_forbidden", error.message, hint=error.hint),
     errors.KeyReused: _told(422, "idempotency-key-reused"),
     errors.TooLarge: _told(413, "too-large"),
     errors.DigestMismatch: _told(422, "digest-mismatch"),

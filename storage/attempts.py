@@ -18,7 +18,7 @@ from sparring.storage.database import now, reading, writing
 from sparring.storage.events import record_progress, record_state
 from sparring.storage.jobs import CANCELLED
 from sparring.storage.outbox import announce, withdraw
-from sparring.storage.tables import artifacts, datasets, jobs, models
+from sparring.storage.tables import artifacts, datasets, inputs, jobs, models
 from sparring.storage.uploads import dataset_info, model_info
 
 _MEDIA_TYPES = {".md": "text/markdown", ".parquet": "application/vnd.apache.parquet", ".npz": "application/zip"}
@@ -33,6 +33,8 @@ class Claim(NamedTuple):
     job: Job
     model: ModelInfo
     data: DatasetInfo
+    others: dict[str, ModelInfo | DatasetInfo]
+    """What else the job needs, by the name it has there."""
     ran: float
     """Seconds since the job was first taken after it was submitted or tried again by its user, by the database's clock."""
 
@@ -49,8 +51,20 @@ def claim(engine: Engine, job_id: str, attempt: int, *, worker: str, lease: floa
         record_state(connection, job_id)
         model = connection.execute(select(models).where(models.c.id == row["model_id"])).mappings().one()
         data = connection.execute(select(datasets).where(datasets.c.id == row["data_id"])).mappings().one()
-        job = JOB.validate_json(row["body"])
-        return Claim(job_id, attempt, row["project_id"], job, model_info(model), dataset_info(data), max(0.0, row["ran"]))
+        job, others = JOB.validate_json(row["body"]), _others(connection, job_id)
+        return Claim(job_id, attempt, row["project_id"], job, model_info(model), dataset_info(data), others, max(0.0, row["ran"]))
+
+
+def _others(connection: Connection, job_id: str) -> dict[str, ModelInfo | DatasetInfo]:
+    found: dict[str, ModelInfo | DatasetInfo] = {}
+    for each in connection.execute(select(inputs).where(inputs.c.job_id == job_id)).mappings():
+        if each["model_id"] is not None:
+            found[each["name"]] = model_info(connection.execute(select(models).where(models.c.id == each["model_id"])).mappings().one())
+        else:
+            found[each["name"]] = dataset_info(
+                connection.execute(select(datasets).where(datasets.c.id == each["data_id"])).mappings().one()
+            )
+    return found
 
 
 def beat(engine: Engine, job_id: str, attempt: int, *, lease: float, progress: Progress | None = None) -> Literal["go", "cancel", "fenced"]:

@@ -43,3 +43,21 @@ class Corrupt(StorageError):
 
 class Full(StorageError):
     """The disk is full."""
+
+
+class Unfit(StorageError):
+    """The job asks for what cannot be done to its model."""
+
+    def __init__(self, pointer: str, why: str) -> None:
+        """`pointer` is the JSON pointer of what cannot."""
+        super().__init__(f"{pointer.lstrip('/').replace('/', '.')}: {why}")
+        self.pointer, self.why = pointer, why
+
+
+class Forbidden(StorageError):
+    """An endpoint that may not be asked."""
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        """`code` is the finer one: not_allowed, address_forbidden or secret_missing."""
+        super().__init__(message)
+        self.code, self.message, self.hint = code, message, hint

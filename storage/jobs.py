@@ -6,13 +6,13 @@ from sqlalchemy import Connection, Engine, RowMapping, null, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.engine import MappingResult
 
-from sparring.contract.jobs import JOB, Job
+from sparring.contract.jobs import JOB, Job, misfit
 from sparring.contract.queue import QUEUES
 from sparring.contract.resources import ArtifactInfo, JobInfo, Page
 from sparring.contract.states import FINAL, Progress, Reason, State
 from sparring.storage import tables
 from sparring.storage.database import insert, now, reading, writing
-from sparring.storage.errors import AlreadyFinal, KeyReused, Missing, NotFinal
+from sparring.storage.errors import AlreadyFinal, KeyReused, Missing, NotFinal, Unfit
 from sparring.storage.events import record_state
 from sparring.storage.ids import new_id
 from sparring.storage.outbox import announce, withdraw
@@ -27,12 +27,15 @@ def accept(engine: Engine, job: Job, *, project: str = DEFAULT_PROJECT, key: str
     """Takes a job on: when this returns it will be run, whatever happens to the queue.
 
     Returns the job and whether it is new; with an idempotency key that was used for the same job before, that one.
-    Raises Missing when its model or data is not there, and KeyReused when the key stands for another job.
+    Raises Missing when its model or data is not there, Unfit when it cannot be done to its model, KeyReused when the key stands for
+    another job.
     """
     with writing(engine) as connection:
         if key is not None and (known := _by_key(connection, project, key).first()) is not None:
             return _same(connection, known, job), False
         model, data = find_model(connection, project, job.model), find_dataset(connection, project, job.data)
+        if found := misfit(job, model.spec.endpoint):
+            raise Unfit(*found)
         row: dict[str, object] = {
             "id": new_id("job"),
             "project_id": project,
@@ -47,6 +50,7 @@ def accept(engine: Engine, job: Job, *, project: str = DEFAULT_PROJECT, key: str
         if created is None:
             # Another transaction with this key was first; the insert has waited for its end.
             return _same(connection, _by_key(connection, project, key).one(), job), False
+        _keep_inputs(connection, created, job)
         announce(connection, created["id"])
         record_state(connection, created["id"])
         return _info(connection, created), True
@@ -138,12 +142,24 @@ def _same(connection: Connection, row: RowMapping, job: Job) -> JobInfo:
     return _info(connection, row)
 
 
+def _keep_inputs(connection: Connection, row: RowMapping, job: Job) -> None:
+    """Writes down what the job needs beside its model and its data. Raises Missing when something is not there."""
+    for name, need in job.needs().items():
+        find, column = (find_model, "model_id") if need.kind == "model" else (find_dataset, "data_id")
+        held = {column: find(connection, row["project_id"], need.ref).id}
+        connection.execute(insert(connection, tables.inputs).values(job_id=row["id"], name=name, project_id=row["project_id"], **held))
+
+
 def _hold_inputs(connection: Connection, row: RowMapping) -> None:
-    """Keeps the job's model and data from being deleted until the end of the transaction. Raises Missing if they were."""
-    if row["model_id"] is None or row["data_id"] is None:
-        raise Missing(f"the model or the dataset of {row['id']} was deleted: upload it again and submit a new job")
-    find_model(connection, row["project_id"], row["model_id"])
-    find_dataset(connection, row["project_id"], row["data_id"])
+    """Keeps what the job needs from being deleted until the end of the transaction. Raises Missing if it was."""
+    others = connection.execute(select(tables.inputs).where(tables.inputs.c.job_id == row["id"])).mappings().all()
+    if row["model_id"] is None or row["data_id"] is None or any(each["model_id"] is each["data_id"] for each in others):
+        raise Missing(f"a model or a dataset of {row['id']} was deleted: upload it again and submit a new job")
+    for each in (row, *others):
+        if each["model_id"] is not None:
+            find_model(connection, row["project_id"], each["model_id"])
+        if each["data_id"] is not None:
+            find_dataset(connection, row["project_id"], each["data_id"])
 
 
 def _update(connection: Connection, id: str, **values: object) -> RowMapping:

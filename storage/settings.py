@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """Seconds after its last sign of life at which a running job is taken from its worker."""
     beat: Annotated[float, Field(gt=0)] = 2.0
     """Seconds between two signs of life."""
+    endpoints: Path | None = None
+    """File that says which endpoints each project may have asked; `endpoints.json` inside `data` unless given."""
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Workers a job may lose before it fails."""
 
@@ -41,6 +43,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """URL of the records, resolved."""
         return self.database_url or f"sqlite:///{self.data / 'records.db'}"
+
+    @property
+    def grants(self) -> Path:
+        """File of the endpoints that may be asked, resolved."""
+        return self.endpoints or self.data / "endpoints.json"
 
     @property
     def artifacts(self) -> Path:

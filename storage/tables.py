@@ -93,6 +93,19 @@ jobs = Table(
     Index(None, "data_id"),
 )
 
+inputs = Table(
+    "inputs",
+    metadata,
+    _job(primary_key=True),
+    Column("name", Text, primary_key=True),
+    _project(),
+    Column("model_id", Text, ForeignKey("models.id", ondelete="SET NULL")),
+    Column("data_id", Text, ForeignKey("datasets.id", ondelete="SET NULL")),
+    Index(None, "model_id"),
+    Index(None, "data_id"),
+)
+"""What a job needs beside its model and its data, under the name it has in the job: a model or a dataset."""
+
 outbox = Table(
     "outbox",
     metadata,

@@ -12,7 +12,7 @@ from sparring.storage.database import now, reading, writing
 from sparring.storage.errors import InUse, Missing
 from sparring.storage.ids import new_id
 from sparring.storage.pages import moment, page
-from sparring.storage.tables import datasets, jobs, models
+from sparring.storage.tables import datasets, inputs, jobs, models
 
 Info = TypeVar("Info", ModelInfo, DatasetInfo)
 
@@ -115,12 +115,13 @@ def _list(engine: Engine, table: Table, project: str, build: Callable[[RowMappin
 
 
 def _delete(engine: Engine, table: Table, project: str, id: str) -> None:
-    used = jobs.c.model_id if table is models else jobs.c.data_id
+    column = "model_id" if table is models else "data_id"
+    used = or_(jobs.c[column] == id, jobs.c.id.in_(select(inputs.c.job_id).where(inputs.c[column] == id)))
     with writing(engine) as connection:
         row = connection.execute(select(table.c.id).where(table.c.project_id == project, table.c.id == id).with_for_update()).first()
         if row is None:
             raise _missing(table, id)
-        job = connection.scalar(select(jobs.c.id).where(used == id, jobs.c.state.in_(["queued", "running"])).limit(1))
+        job = connection.scalar(select(jobs.c.id).where(used, jobs.c.state.in_(["queued", "running"])).limit(1))
         if job is not None:
             raise InUse(f"{id} is needed by {job}, which has not ended: wait for it, or cancel it first")
         connection.execute(delete(table).where(table.c.id == id))

@@ -1,5 +1,6 @@
 """From finished shards to the report and the files beside it."""
 
+import itertools
 import os
 import platform
 import time
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 import sparring
 from sparring.attacks.bounds import METHOD
-from sparring.contract.attacks import SUITES, names
+from sparring.contract.attacks import SUITES, AttackSpec, Knowledge, Substitute, Transfer, names
 from sparring.contract.jobs import Evaluate
 from sparring.contract.report import (
     AttackResult,
@@ -30,6 +31,7 @@ from sparring.contract.report import (
     Provenance,
     Report,
     Score,
+    SurrogateResult,
     ThreatResult,
     Trust,
 )
@@ -38,15 +40,25 @@ from sparring.contract.threat import Threat
 from sparring.reports.html import html
 from sparring.reports.markdown import markdown
 from sparring.reports.rows import Row, write_csv
-from sparring.workers import corruptions
+from sparring.workers import corruptions, levels
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
+from sparring.workers.surrogates import learnt, lessons
 
 _ROW_GROUP = 100_000
 _SUSPECT = frozenset(
-    {"gradient_absent", "not_deterministic", "chance_accuracy", "refused_successes", "non_finite", "tied_scores", "proof_contradicted"}
+    {
+        "gradient_absent",
+        "not_deterministic",
+        "chance_accuracy",
+        "refused_successes",
+        "non_finite",
+        "tied_scores",
+        "proof_contradicted",
+        "weaker_attacker_wins",
+    }
 )
 
 
@@ -61,6 +73,9 @@ class Run(NamedTuple):
     started: datetime
     began: float
     """time.monotonic() at the start."""
+    asked: int = 0
+    sent: int = 0
+    """Rows asked of an endpoint and requests sent to it, in all attempts of the job."""
 
 
 class Results:
@@ -108,7 +123,7 @@ def _small(shard: Shard) -> Shard:
 
 
 def _joined(parts: Sequence[Ended], order: NDArray[np.int64]) -> Ended:
-    fields = ("broken_by", "prediction", "distance", "queries", "reach", "proved")
+    fields = ("broken_by", "prediction", "distance", "queries", "reach", "proved", "wins")
     joined = {field: np.concatenate([getattr(part, field) for part in parts])[order] for field in fields}
     tallies = tuple(Tally(*map(sum, zip(*each, strict=True))) for each in zip(*(part.tallies for part in parts), strict=True))
     return Ended(**joined, witness=parts[0].witness, tallies=tallies)
@@ -125,7 +140,7 @@ def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
     if run.order.job.kind == "craft":
         _crafted(results, out)
         written.append("crafted.npz")
-    report = _report(run, results)
+    report = _report(run, results, learnt(run.order, run.facts, digest))
     (out / "report.json").write_text(report.model_dump_json(indent=1))
     pictures = gallery(run.order, report, results)
     (out / "report.html").write_text(html(report, pictures))
@@ -133,20 +148,22 @@ def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
     return tuple(written)
 
 
-def _report(run: Run, results: Results) -> Report:
+def _report(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) -> Report:
     order, facts = run.order, run.facts
     right = results.clean == results.labels
     clean = Score(count=int(right.sum()), total=len(right))
     tallies = [tally for ended in results.ended for tally in ended.tallies]
     findings = (*facts.findings, *_findings(facts, results, tallies))
-    evidence = tuple(found for found in findings if found.code in _SUSPECT)
-    trust = Trust(level="suspect" if evidence else "unchecked", evidence=evidence)
-    threats = tuple(
-        _threat_result(run, threat, ended, results.labels, right, trust)
+    masked = [
+        tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins))
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
+    ]
+    threats = tuple(
+        _threat_result(run, threat, ended, results.labels, right, _trust((*findings, *own)), surrogates)
+        for threat, ended, own in zip(order.job.threats, results.ended, masked, strict=True)
     )
     suffered = corruptions.results(order.job, facts, results.corrupted)
-    looks = clean.total + sum(result.mean.total for result in suffered)
+    looks = clean.total + sum(result.mean.total for result in suffered) + sum(each.queries for each in surrogates.values())
     return Report(
         job=order.job,
         model=_model(order, facts),
@@ -156,16 +173,23 @@ def _report(run: Run, results: Results) -> Report:
         curve=_curve(clean, threats),
         minimal=tuple(_minimal(run, results, right)),
         corruptions=suffered,
-        warnings=findings,
+        warnings=(*findings, *itertools.chain(*masked)),
         cost=Cost(
             queries=sum(tally.queries for tally in tallies) + looks,
             forwards=sum(tally.forwards for tally in tallies) + looks,
             backwards=sum(tally.backwards for tally in tallies),
             wall_seconds=time.monotonic() - run.began,
             attack_seconds=sum(tally.seconds for tally in tallies),
+            asked=run.asked if order.model.spec.endpoint else None,
+            sent=run.sent if order.model.spec.endpoint else None,
         ),
         provenance=_provenance(run),
     )
+
+
+def _trust(findings: Sequence[Finding]) -> Trust:
+    evidence = tuple(found for found in findings if found.code in _SUSPECT)
+    return Trust(level="suspect" if evidence else "unchecked", evidence=evidence)
 
 
 def _findings(facts: Facts, results: Results, tallies: Sequence[Tally]) -> Iterator[Finding]:
@@ -223,10 +247,16 @@ def _data(order: Order, facts: Facts) -> DataFacts:
 
 
 def _threat_result(
-    run: Run, threat: Threat, ended: Ended, labels: NDArray[np.int64], right: NDArray[np.bool_], trust: Trust
+    run: Run,
+    threat: Threat,
+    ended: Ended,
+    labels: NDArray[np.int64],
+    right: NDArray[np.bool_],
+    trust: Trust,
+    surrogates: dict[str, SurrogateResult],
 ) -> ThreatResult:
     total = len(labels)
-    attacks = feasible(run.order.job, threat, run.facts.scores_only)
+    attacks = feasible(run.order.job, threat, run.facts)
     stands = ended.broken_by == UNBROKEN
     each = tuple(
         AttackResult(
@@ -241,6 +271,7 @@ def _threat_result(
             forwards=tally.forwards,
             backwards=tally.backwards,
             seconds=tally.seconds,
+            surrogates=_surrogates(attack, run.facts, surrogates),
             smoothness=tally.divergence / tally.entered if attack.kind == "vat" and tally.entered else None,
         )
         for name, attack, tally in zip(names(attacks), attacks, ended.tallies, strict=True)
@@ -257,7 +288,22 @@ def _threat_result(
     median = float(np.median(broken)) if len(broken) else None
     worst, job = Score(count=int(stands.sum()), total=total), run.order.job
     proved = int(ended.proved.sum()) if job.kind == "evaluate" and job.skip_proved else None
-    return ThreatResult(threat=threat, each=each, worst=worst, proved=proved, classes=classes, median_distance=median, trust=trust)
+    return ThreatResult(
+        threat=threat,
+        each=each,
+        worst=worst,
+        levels=levels.results(attacks, ended.wins, right),
+        proved=proved,
+        classes=classes,
+        median_distance=median,
+        trust=trust,
+    )
+
+
+def _surrogates(attack: AttackSpec, facts: Facts, known: dict[str, SurrogateResult]) -> tuple[SurrogateResult, ...]:
+    if not isinstance(attack, (Transfer, Substitute)):
+        return ()
+    return tuple(known[lesson.file] for lesson in lessons(attack, facts.shape[1:]))
 
 
 def _curve(clean: Score, threats: Sequence[ThreatResult]) -> tuple[CurvePoint, ...]:
@@ -278,7 +324,7 @@ def _minimal(run: Run, results: Results, right: NDArray[np.bool_]) -> Iterator[M
     """One per attack without an eps of its own, norm and kind of goal."""
     seen = set()
     for threat, ended in zip(run.order.job.threats, results.ended, strict=True):
-        attacks = feasible(run.order.job, threat, run.facts.scores_only)
+        attacks = feasible(run.order.job, threat, run.facts)
         free = [name for name, attack in zip(names(attacks), attacks, strict=True) if not attack.bounded]
         for name, reach in zip(free[: ended.reach.shape[1]], ended.reach.T, strict=True):
             if (key := (threat.norm, threat.targeted, name)) in seen:
@@ -341,7 +387,8 @@ def processor() -> str:
 
 def _rows(run: Run, results: Results) -> Iterator[Row]:
     for threat, ended in zip(run.order.job.threats, results.ended, strict=True):
-        by = dict(enumerate(names(feasible(run.order.job, threat, run.facts.scores_only)))) | {CLEAN: "clean", UNBROKEN: ""}
+        attacks = feasible(run.order.job, threat, run.facts)
+        by, own = dict(enumerate(names(attacks))) | {CLEAN: "clean", UNBROKEN: ""}, levels.broken_at(attacks, ended.wins)
         for at, row in enumerate(results.rows):
             broken = int(ended.broken_by[at])
             yield Row(
@@ -355,7 +402,14 @@ def _rows(run: Run, results: Results) -> Iterator[Row]:
                 prediction=int(ended.prediction[at]),
                 distance=None if broken == UNBROKEN else float(ended.distance[at]),
                 queries=int(ended.queries[at]),
+                white=_bit(own, "white", at),
+                gray=_bit(own, "gray", at),
+                black=_bit(own, "black", at),
             )
+
+
+def _bit(broken: dict[Knowledge, NDArray[np.bool_]], level: Knowledge, at: int) -> int | None:
+    return int(broken[level][at]) if level in broken else None
 
 
 def _parquet(run: Run, results: Results, path: Path) -> None:
@@ -373,10 +427,13 @@ def _parquet(run: Run, results: Results, path: Path) -> None:
 
 
 def _with_floats(schema: Any) -> Any:
-    """A first group without a broken row would make `distance` a column of nothing."""
+    """A first group that leaves a column empty would make it a column of nothing."""
     import pyarrow
 
-    return schema.set(schema.get_field_index("distance"), pyarrow.field("distance", pyarrow.float64()))
+    whole = {"distance": pyarrow.float64(), "white": pyarrow.int64(), "gray": pyarrow.int64(), "black": pyarrow.int64()}
+    for name, kind in whole.items():
+        schema = schema.set(schema.get_field_index(name), pyarrow.field(name, kind))
+    return schema
 
 
 def _examples(results: Results, out: Path) -> None:

@@ -1,6 +1,6 @@
 """A model and a dataset made ready, in one process: what preflight measures on and shards are attacked on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -8,16 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparring.attacks.access import Target
+from sparring.attacks.access import GradientAccess, Target
 from sparring.attacks.bounds import Bounded
 from sparring.attacks.operators import Unbounded
 from sparring.attacks.search import Halved, search_copy
-from sparring.contract.attacks import AttackSpec
+from sparring.contract import jobs
+from sparring.contract.attacks import Access, AttackSpec, Substitute, Transfer
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
 from sparring.contract.specs import DataSpec
 from sparring.contract.threat import Threat
+from sparring.workers.asking import Asked, Enquire, Remote, load_endpoint
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import Loaded, check_classes, load_model
@@ -47,8 +49,10 @@ class Facts(NamedTuple):
     findings: tuple[Finding, ...]
     judge: str = ""
     """What decides, in words."""
-    scores_only: bool = False
-    """The model has no slopes: attacks that need them are left out."""
+    access: Access = "gradient"
+    """What may be asked of the model: attacks that need more are left out."""
+    training: int = 0
+    """Rows that the attacker has, to train models of their own: none of them is evaluated."""
     draws: bool = False
     """The model draws at random: the majority of several passes is its word."""
 
@@ -63,15 +67,27 @@ class Bench:
     target: Target
     search: tuple[str, ...]
     device: torch.device
+    facts: Facts | None = None
+    """What preflight found; None before it has."""
+    school: Callable[[Transfer | Substitute], Sequence[GradientAccess]] | None = None
+    """Surrogates of an attack that has any."""
 
     def rows(self, index: Tensor) -> Tensor:
         """Rows of the data (B, …) float32, on the device."""
         return self.data.rows(index).to(self.device)
 
+    def again(self, x: Tensor, time: int = 0) -> Tensor:
+        """The judge's scores (B, K) of x (B, …), asked afresh: an endpoint's are not from memory, at least the first time under `time`."""
+        judge = self.loaded.module
+        if not isinstance(judge, Asked):
+            return self.target.verdict(x)
+        with judge.afresh(time):
+            return self.target.verdict(x)
+
     def bounded(self, x: Tensor) -> Bounded:
         """Bounds of the scores on rows such as x (B, …). Raises Unbounded where there are none."""
-        if self.loaded.scores_only:
-            raise Unbounded("the model is asked through its scores alone")
+        if self.loaded.access != "gradient":
+            raise Unbounded("the model is known by its answers alone")
         return Bounded(self.target.search, x)
 
 
@@ -90,21 +106,22 @@ def prepared(order: Order, loaded: Loaded, data: Dataset) -> Prepared:
     return Prepared(loaded, order.model.spec, data.row_shape, data.spec.layout)
 
 
-def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | None) -> Bench:
-    """Load model and data. Without facts this is preflight's own first look.
+def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | None, enquire: Enquire | None = None) -> Bench:
+    """Load model and data. Without facts this is preflight's own first look. An endpoint is asked through `enquire`.
 
     Raises:
         Refused: one of them cannot be used.
     """
     data = open_dataset(unpack(Path(order.data_path), Path(order.cache), order.data.sha256), order.data.spec)
-    loaded = load_model(Path(order.model_path), order.model.format, order.model.spec)
+    spec = order.model.spec
+    loaded = load_endpoint(spec, enquire) if spec.endpoint else load_model(Path(order.model_path), order.model.format, spec)
     if loaded.graph is not None:
         loaded = _settled(order, loaded, data, tile)
-    if facts and loaded.scores_only != facts.scores_only:
+    if facts and loaded.access != facts.access:
         raise RuntimeError("a model that had a gradient in one process has none in another")
     probabilities, draws = bool(facts and facts.probabilities), bool(facts and facts.draws)
     model, target, done = aim(order, loaded, data, device, tile, probabilities=probabilities, draws=draws)
-    return Bench(data, loaded, model, target, done, device)
+    return Bench(data, loaded, model, target, done, device, facts)
 
 
 def aim(
@@ -120,8 +137,10 @@ def aim(
         return model
 
     model = made(loaded.module)
+    if isinstance(loaded.search, Asked):
+        return model, Remote(model, made(loaded.search), tile), ("no copy: the endpoint itself is asked",)
     judge = Voting(model) if draws else model
-    if loaded.scores_only:
+    if loaded.access != "gradient":
         return model, Target(judge, model, tile), ("no copy: the judge itself is asked",)
     if loaded.search is None:
         search, done = search_copy(model)
@@ -158,9 +177,14 @@ def _settled(order: Order, loaded: Loaded, data: Dataset, tile: int) -> Loaded:
         return settle(loaded, x, scores, fit)
 
 
-def feasible(job: Evaluate | Craft, threat: Threat, scores_only: bool) -> tuple[AttackSpec, ...]:
-    """The attacks of a job that the model allows, in their order."""
-    return tuple(attack for attack in job.against(threat) if not (scores_only and attack.access == "gradient"))
+def feasible(job: Evaluate | Craft, threat: Threat, facts: Facts) -> tuple[AttackSpec, ...]:
+    """The attacks of a job that the model and the attacker's rows allow, in their order."""
+    return tuple(attack for attack in jobs.feasible(job, threat, facts.access) if facts.training or not learns(attack))
+
+
+def learns(attack: AttackSpec) -> bool:
+    """Whether the attack needs rows of the attacker's own to train on."""
+    return isinstance(attack, Substitute) or (isinstance(attack, Transfer) and bool(attack.architectures or not attack.models))
 
 
 def first_pass(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

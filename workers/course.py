@@ -134,7 +134,9 @@ class _Round:
         self.witness, self.prediction = scene.x.clone(), scene.clean.clone()
         self.queries = torch.zeros_like(scene.labels)
         self.reach: list[Tensor] = []
-        self.attacks = feasible(scene.job, threat, scene.bench.loaded.scores_only)
+        assert scene.bench.facts is not None, "preflight comes first"
+        self.attacks = feasible(scene.job, threat, scene.bench.facts)
+        self.wins = torch.zeros(len(self.right), len(self.attacks), dtype=torch.bool, device=self.right.device)
         self.proved = self._proved()
 
     def fight(self, tell: Callable[[int], None]) -> Ended:
@@ -146,6 +148,7 @@ class _Round:
             once = not (spec.bounded or self.scene.cascaded or self.scene.whole)
             tally = self._within(name, spec) if once else self._try(name, spec)
             held = self._held(name)
+            self.wins[held.rows, at] = True
             fresh = self.broken_by[held.rows] == UNBROKEN
             rows = held.rows[fresh]
             self.broken_by[rows], self.prediction[rows], self.witness[rows] = at, held.seen[fresh], held.x[fresh]
@@ -162,6 +165,7 @@ class _Round:
             witness=self.witness[shown].cpu().numpy(),
             reach=reach.cpu().numpy(),
             proved=self.proved.cpu().numpy(),
+            wins=self.wins.cpu().numpy(),
             tallies=tuple(tallies),
         )
 
@@ -233,7 +237,7 @@ def _run(spec: AttackSpec, eps: float, scene: _Scene, part: Problem, rows: Tenso
     if spec.kind == "vat":
         part = part._replace(stop=False)
     target = bench.target if spec.bounded else bench.target.exact()  # few digits say nothing of where a boundary runs
-    claimed = catalogue.run(spec, eps, target, part) if len(rows) else _nothing(part)
+    claimed = catalogue.run(spec, eps, target, part, bench.school) if len(rows) else _nothing(part)
     outcome, scores = _confirm(bench, part, claimed)
     if bench.device.type == "cuda":
         torch.cuda.synchronize(bench.device)
@@ -269,7 +273,7 @@ def _confirm(bench: Bench, part: Problem, claimed: Outcome) -> tuple[Outcome, Te
     success, queries = torch.zeros_like(claimed.success), claimed.queries.clone()
     if not len(looked):
         return claimed._replace(success=success, queries=queries), claimed.x.new_full((len(success), 1), float("nan"))
-    seen, asked = bench.target.verdict(claimed.x[looked]), part.select(looked)
+    seen, asked = bench.again(claimed.x[looked]), part.select(looked)
     success[looked] = claimed.success[looked] & asked.goal.reached(seen) & asked.ball.contains(claimed.x[looked])
     queries[looked] += 1
     scores = seen.new_full((len(success), seen.shape[1]), float("nan"))

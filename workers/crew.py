@@ -6,7 +6,7 @@ On a GPU there is one of them.
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparring.contract.runner import Order
+from sparring.contract.runner import Ask, Order
 from sparring.contract.states import Reason
 from sparring.workers import shard
+from sparring.workers.asking import Desk, Enquire, down
 from sparring.workers.bench import Bench, Facts, open_bench, out_of_memory, pick
 from sparring.workers.course import attack_shard
 from sparring.workers.errors import Refused
 from sparring.workers.preflight import preflight
 from sparring.workers.process import die_with_parent
+from sparring.workers.surrogates import Lesson, School, study
 
 
 class Look(NamedTuple):
@@ -42,8 +44,18 @@ class Attack(NamedTuple):
     facts: Facts
 
 
+class Learn(NamedTuple):
+    """Task: a surrogate, to be kept in `folder`. Answered by Advanced, one for each pass over its rows, and Saved."""
+
+    lesson: Lesson
+    folder: Path
+    plan: str
+    tile: int
+    facts: Facts
+
+
 class Advanced(NamedTuple):
-    """So many more row-attacks are done."""
+    """So many more row-attacks, or passes over training rows, are done."""
 
     more: int
 
@@ -69,22 +81,30 @@ class CrewError(Exception):
         self.trouble = trouble
 
 
+Task = Look | Learn | Attack
+
+
 class _Member:
     """What runs inside a row process."""
 
-    def __init__(self, order: Order, device: str) -> None:
-        self.order, self.wanted = order, device
+    def __init__(self, order: Order, device: str, enquire: Enquire) -> None:
+        self.order, self.wanted, self.enquire = order, device, enquire
         self.bench: Bench | None = None
         self.tile = 0
 
-    def do(self, task: Look | Attack, tell: Callable[[Any], None]) -> Facts | Saved:
+    def do(self, task: Task, tell: Callable[[Any], None]) -> Facts | Saved:
         device = pick(self.wanted)
         if isinstance(task, Look):
-            facts, self.bench = preflight(self.order, device, task.tile)
+            facts, self.bench = preflight(self.order, device, task.tile, self.enquire)
             self.tile = task.tile
             return facts
         if self.bench is None or self.tile != task.tile:
-            self.bench, self.tile = open_bench(self.order, device, task.tile, task.facts), task.tile
+            self.bench, self.tile = open_bench(self.order, device, task.tile, task.facts, self.enquire), task.tile
+        if isinstance(task, Learn):
+            study(self.order, self.bench, task.facts, task.lesson, task.folder, task.plan, lambda more: tell(Advanced(more)))
+            return Saved()
+        if self.bench.school is None:
+            self.bench.school = School(self.order, self.bench, task.facts.classes, task.path.parent)
         torch.manual_seed(self.order.job.seed + int(task.rows[0]))  # for models that draw: at least the same each time
         done = attack_shard(self.order.job, self.bench, task.rows, lambda more: tell(Advanced(more)))
         shard.save(task.path, done, task.plan)
@@ -94,7 +114,7 @@ class _Member:
 def _live(order: Order, device: str, wire: Connection, parent: int) -> None:
     die_with_parent(parent)
     torch.set_num_threads(1)
-    member = _Member(order, device)
+    member = _Member(order, device, down(wire))
     while True:
         task = wire.recv()
         try:
@@ -121,8 +141,9 @@ def _trouble(error: Exception) -> Trouble:
 class Crew:
     """The row processes, seen from the runner."""
 
-    def __init__(self, order: Order, device: str, size: int) -> None:
-        """Fork them; nothing may have been computed before."""
+    def __init__(self, order: Order, device: str, size: int, desk: Desk) -> None:
+        """Fork them; nothing may have been computed before. What they ask of an endpoint goes over the desk."""
+        self._desk = desk
         context = multiprocessing.get_context("fork")
         self._members: list[tuple[BaseProcess, Connection]] = []
         for _ in range(size):
@@ -137,13 +158,13 @@ class Crew:
         (facts,) = [answer for answer in self.work([Look(tile)]) if isinstance(answer, Facts)]
         return facts
 
-    def work(self, tasks: list[Look] | list[Attack]) -> Iterator[Facts | Advanced | Saved]:
+    def work(self, tasks: Sequence[Task]) -> Iterator[Facts | Advanced | Saved]:
         """Give every process a task whenever it is free; yields the answers as they come.
 
         Raises:
             CrewError: a task met trouble, or a process died.
         """
-        waiting: list[Look | Attack] = list(tasks)
+        waiting = list(tasks)
         busy: dict[Connection, BaseProcess] = {}
         for process, wire in self._members[: len(waiting)]:
             wire.send(waiting.pop(0))
@@ -156,6 +177,9 @@ class Crew:
                     raise CrewError(_died(busy[wire])) from None
                 if isinstance(answer, Trouble):
                     raise CrewError(answer)
+                if isinstance(answer, Ask):
+                    self._desk.ask(answer, wire)
+                    continue
                 yield answer
                 if isinstance(answer, Advanced):
                     continue
@@ -166,9 +190,11 @@ class Crew:
 
     def dismiss(self) -> None:
         """End every process, at once."""
-        for process, wire in self._members:
+        for process, _ in self._members:
             process.kill()
             process.join()
+        self._desk.forget()
+        for _, wire in self._members:
             wire.close()
 
 

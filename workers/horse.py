@@ -9,10 +9,11 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import structlog
 from pydantic import ValidationError
@@ -20,18 +21,22 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from sparring.contract.report import Report
-from sparring.contract.runner import MESSAGE, Done, Failed, Order
+from sparring.contract.runner import MESSAGE, Ask, Done, Failed, Order, Other
 from sparring.contract.states import Progress, Reason, State
 from sparring.storage import artifacts, attempts, errors
 from sparring.storage.artifacts import Blob, Folder
 from sparring.storage.attempts import Claim
 from sparring.storage.database import connect
+from sparring.storage.grants import granted
 from sparring.storage.settings import Settings
 from sparring.workers.errors import unexpected
 from sparring.workers.process import cores
 from sparring.workers.pulse import Ended, Pulse
 from sparring.workers.spare import Runner, Stable
-from sparring.workers.wire import Lines, send
+from sparring.workers.wire import MAX_BODY, MAX_LINE, Lines, send
+
+if TYPE_CHECKING:
+    from sparring.workers.endpoint import Post
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +118,8 @@ class Attempt:
     def _work(self) -> dict[str, Blob]:
         try:
             order = self._order()
-            done = self._follow(order)
+            with self._post() as post:
+                done = self._follow(order, post)
             self.runner.kill()
             return self._keep(done)
         except (errors.Corrupt, errors.Missing) as error:
@@ -129,7 +135,7 @@ class Attempt:
     def _order(self) -> Order:
         claim, folder = self.claim, self.folder
         self.pulse()
-        for sha in (claim.model.sha256, claim.data.sha256):
+        for sha in (claim.model.sha256, claim.data.sha256, *(other.sha256 for other in claim.others.values())):
             folder.verify(sha, self.pulse)
         self.out.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_over_shards()
@@ -140,6 +146,7 @@ class Attempt:
             model_path=str(folder.local_path(claim.model.sha256)),
             data=claim.data,
             data_path=str(folder.local_path(claim.data.sha256)),
+            others={name: Other(info=other, path=str(folder.local_path(other.sha256))) for name, other in claim.others.items()},
             cache=str(self.settings.cache),
             out=str(self.out),
         )
@@ -155,26 +162,56 @@ class Attempt:
                 )
                 return
 
-    def _follow(self, order: Order) -> Done:
-        """Hand over the order and read what the runner tells until it is done."""
-        lines = Lines(self.runner.wire)
+    @contextmanager
+    def _post(self) -> Iterator["Post | None"]:
+        """Who puts the runner's questions, where the model is an endpoint. Raises Ended where it may not be asked."""
+        endpoint = self.claim.model.spec.endpoint
+        if endpoint is None:
+            yield None
+            return
+        from sparring.workers.endpoint import Post, refused  # here, because other jobs need no HTTP
+
+        try:
+            grant = granted(self.settings.grants, self.claim.project, endpoint)
+        except errors.Forbidden as error:
+            raise Ended(refused(error).reason) from error
+        wire, folder = self.runner.wire, self.out.parent
+        post = Post(endpoint, grant, self.claim.job.budget, folder, lambda reply: send(wire, reply), self.pulse.holds)
+        try:
+            yield post
+        finally:
+            post.close()
+
+    def _follow(self, order: Order, post: "Post | None") -> Done:
+        """Hand over the order, read what the runner tells and have its questions answered, until it is done."""
+        lines = Lines(self.runner.wire, MAX_BODY if post else MAX_LINE)
         try:
             send(self.runner.wire, order)
             while not lines.ended:
                 self.pulse()
+                if post:
+                    post.tend()
                 for line in lines.read(self.pulse.rest()):
                     message = MESSAGE.validate_json(line)
                     if isinstance(message, Done):
                         return message
                     if isinstance(message, Failed):
                         raise Ended(message.reason)
-                    self.pulse.progress = message.progress
+                    if isinstance(message, Ask):
+                        self._pass_on(message, post)
+                    else:
+                        self.pulse.progress = message.progress
         except ConnectionError:
             raise Lost("The process that computes had died before it was given the job.") from None
         except ValueError as error:
             self._log("nonsense from the runner", error=str(error))
             raise Lost("The process that computes said something that makes no sense.") from error
         raise Lost("The process that computes ended without a word; it was killed, or ran out of memory.")
+
+    def _pass_on(self, ask: Ask, post: "Post | None") -> None:
+        if post is None or len(ask.rows) > post.most:
+            raise ValueError("a question that this model cannot be asked")
+        post.take(ask)
 
     def _keep(self, done: Done) -> dict[str, Blob]:
         """Store the files; what a runner left is a stranger's."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import torch
 
+from sparring.contract.attacks import Access
 from sparring.contract.report import Finding
 from sparring.contract.specs import Arch, ModelFormat, ModelSpec
 from sparring.workers import weights, zoo
@@ -42,8 +43,8 @@ class Loaded(NamedTuple):
     """What `module` is, in words."""
     search: torch.nn.Module | None = None
     """What slopes are taken on, where `module` itself has none to give."""
-    scores_only: bool = False
-    """There are no slopes to be had."""
+    access: Access = "gradient"
+    """What may be asked of it."""
     graph: "Graph | None" = None
     """An ONNX graph: how it is best run is still to be settled, on real rows."""
 
@@ -74,7 +75,7 @@ def _onnx(path: Path, spec: ModelSpec) -> Loaded:
         judge = Judge(graph.data, graph.source, graph.target, graph.batch)
         name = f"onnxruntime {VERSION} on the uploaded file"
         classes = _classes(judge, graph.row, graph.dtype, spec) if graph.row else 0
-    return Loaded(judge, graph.row, graph.parameters, graph.findings, graph.dtype, classes, name, scores_only=True, graph=graph)
+    return Loaded(judge, graph.row, graph.parameters, graph.findings, graph.dtype, classes, name, access="score", graph=graph)
 
 
 def _graph(path: Path, spec: ModelSpec) -> Loaded:

@@ -22,6 +22,10 @@ MAX_BATCH = 1024
 MAX_ROW = 1 << 26
 """Numbers in one row."""
 _STANDARD = ("", "ai.onnx")
+_CLASSIC = "ai.onnx.ml"
+_TREES = frozenset({"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"})
+_CLASSIC_KNOWN = _TREES | {"Imputer", "LinearClassifier", "Normalizer", "SVMClassifier", "Scaler"}
+"""Operators of classical models, as scikit-learn, XGBoost and LightGBM are converted to; onnxruntime computes them."""
 _DTYPES: dict[int, torch.dtype] = {TensorProto.FLOAT: torch.float32, TensorProto.FLOAT16: torch.float16, TensorProto.DOUBLE: torch.float64}
 _RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
 _EXPORT = "Export it again with torch.onnx.export, as one self-contained file."
@@ -91,7 +95,10 @@ def _refuse(proto: ModelProto) -> None:
         hint = "Inline them: onnx.save(onnx.inliner.inline_local_functions(onnx.load('model.onnx')), 'inlined.onnx')."
         raise Refused("unsupported", "the file defines functions of its own", hint=hint, detail="unsupported_op")
     for node in proto.graph.node:
-        if node.domain not in _STANDARD:
+        if node.op_type == "ZipMap" and node.domain == _CLASSIC:
+            hint = "Convert it so that scores are a tensor: to_onnx(model, x, options={'zipmap': False})."
+            raise Refused("unsupported", "the graph answers maps from class to score (ZipMap)", hint=hint, detail="unsupported_op")
+        if node.domain not in _STANDARD and not (node.domain == _CLASSIC and node.op_type in _CLASSIC_KNOWN):
             message = f"{_named(node)} is an operator of the domain {shown(node.domain)}"
             raise Refused("unsupported", message, hint="Only the standard operators of ONNX are read.", detail="unsupported_op")
         if any(attribute.type in _HOLDS_GRAPHS or attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
@@ -147,11 +154,12 @@ def _shape(source: ValueInfoProto) -> tuple[int | None, tuple[int, ...] | None]:
 
 
 def _output(proto: ModelProto) -> ValueInfoProto:
-    """The first output: it holds the scores."""
+    """The first output, labels before it left aside: it holds the scores."""
     hint = "A classifier returns one tensor of logits of shape (rows, classes), with two classes or more, as its first output."
     if not proto.graph.output:
         raise Refused("bad_model", "the graph has no output", hint=hint, detail="shape_mismatch")
-    first: ValueInfoProto = proto.graph.output[0]
+    scores = (value for value in proto.graph.output if value.type.tensor_type.elem_type in _DTYPES)
+    first: ValueInfoProto = next(scores, proto.graph.output[0])
     kind = first.type.tensor_type
     if not first.type.HasField("tensor_type") or kind.elem_type not in _DTYPES:
         raise Refused("bad_model", f"the first output {shown(first.name)} is {_kind(first)}", hint=hint, detail="shape_mismatch")

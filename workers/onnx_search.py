@@ -66,7 +66,7 @@ def settle(loaded: Loaded, x: Tensor, scores: Tensor, fit: Fit) -> Loaded:
             reasons.append(_reason(error))
             continue
         if off <= tolerance(graph.dtype):
-            return loaded._replace(search=search, scores_only=False)
+            return loaded._replace(search=search, access="gradient")
         reasons.append(f"its graph computed in torch answers differently, by {off:.2g} of the range of its scores")
     return loaded._replace(findings=(*loaded.findings, _scores_only(reasons[0])))
 
@@ -140,14 +140,15 @@ def _plain(proto: ModelProto, target: str) -> ModelProto:
             given[name] = f"v{next(numbers)}"
         return given.get(name, "")
 
-    del graph.value_info[:], graph.output[1:], graph.quantization_annotation[:]
+    scores = [value for value in graph.output if value.name == target]
+    del graph.value_info[:], graph.output[:], graph.quantization_annotation[:]
+    graph.output.extend(scores)
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.name = renamed(value.name)
     for at, node in enumerate(graph.node):
         node.name = f"n{at}"
         node.input[:] = [renamed(name) for name in node.input]
         node.output[:] = [renamed(name) for name in node.output]
-    assert graph.output[0].name == given[target]
     return plain
 
 

@@ -11,26 +11,31 @@ from sparring.attacks.access import Target
 from sparring.attacks.losses import ce
 from sparring.attacks.operators import Unbounded
 from sparring.attacks.problem import Goal
+from sparring.contract.attacks import ACCESSES
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
 from sparring.workers import corruptions, datasets
-from sparring.workers.bench import Bench, Facts, aim, feasible, first_pass, open_bench
+from sparring.workers.asking import Enquire
+from sparring.workers.bench import Bench, Facts, aim, feasible, first_pass, learns, open_bench
 from sparring.workers.errors import Refused
 from sparring.workers.prepare import PASSES, Prepared
+from sparring.workers.surrogates import holdings
 
 _SAMPLE = 256
+_FEW = 16
+"""Rows that an endpoint is asked more than once: what it is asked may cost money."""
 _STEADY = 1e-4
 """Logits that move more than this between two passes are random (AutoAttack's own criterion)."""
 
 
-def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Bench]:
-    """Look before the leap.
+def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | None = None) -> tuple[Facts, Bench]:
+    """Look before the leap. An endpoint is asked through `enquire`.
 
     Raises:
         Refused: shape, classes, labels, non-finite numbers, data outside their bounds.
     """
-    bench = open_bench(order, device, tile, None)
+    bench = open_bench(order, device, tile, None, enquire)
     count = min(order.job.rows or len(bench.data), len(bench.data))
     x = bench.rows(torch.arange(min(count, _SAMPLE)))
     scores = first_pass(bench.target.verdict, x)
@@ -41,26 +46,33 @@ def preflight(order: Order, device: torch.device, tile: int) -> tuple[Facts, Ben
         *corruptions.left_out(order.job, bench.data.row_shape, bench.data.spec),
     ]
     aimed = partial(aim, order, bench.loaded, bench.data, device, tile)
-    if probabilities := _probabilities(scores, bench.model.dtype):
-        findings.append(_PROBABILITIES)
+    if probabilities := _probabilities(order, bench, scores):
+        findings.append(_PROBABILITIES if order.model.spec.endpoint is None else _ANSWERED)
         bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=False)
         scores = bench.target.verdict(x)
     known = bench.data.labels
     labels = scores.argmax(1) if known is None else torch.from_numpy(known[: len(x)].copy()).to(device)
-    blind = bench.loaded.scores_only
-    findings += _left_out(order.job) if blind else []
-    independent = _independent(bench.target, x, None if blind else labels)
-    wavering = [*_steady(bench, x, scores)]
+    blind = bench.loaded.access != "gradient"
+    endpoint = order.model.spec.endpoint
+    few = slice(_FEW if endpoint else None)
+    own, first, end = holdings(order, bench.data)
+    if own is not bench.data:
+        datasets.check(own, scores.shape[1])
+    independent = _alone(bench, x, scores, endpoint.batch) if endpoint else _independent(bench.target, x, None if blind else labels)
+    wavering = [*_steady(bench, x[few], scores[few])]
     findings += [*wavering, *([] if blind else _gradient(bench, x, labels)), *_ties(scores)]
     findings += [] if independent else [_INTERACT]
     findings += _unbounded(order.job, bench, x)
     findings += [] if known is None else _chance(order, bench, x, scores, labels)
-    if wavering:
+    draws = bool(wavering) and endpoint is None  # to ask an endpoint eleven times over is for its owner to decide
+    if draws:
         bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=True)
-    return _facts(bench, count, scores.shape[1], tuple(findings), independent=independent, draws=bool(wavering)), bench
+    facts = _facts(bench, count, scores.shape[1], tuple(findings), independent=independent, draws=draws, training=end - first)
+    bench.facts = facts._replace(findings=(*findings, *_left_out(order.job, facts)))
+    return bench.facts, bench
 
 
-def _facts(bench: Bench, rows: int, classes: int, findings: tuple[Finding, ...], *, independent: bool, draws: bool) -> Facts:
+def _facts(bench: Bench, rows: int, classes: int, findings: tuple[Finding, ...], *, independent: bool, draws: bool, training: int) -> Facts:
     loaded, data, device = bench.loaded, bench.data, bench.device
     return Facts(
         rows=rows,
@@ -76,7 +88,8 @@ def _facts(bench: Bench, rows: int, classes: int, findings: tuple[Finding, ...],
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         findings=findings,
         judge=f"{loaded.judge}, by the majority of {PASSES} passes" if draws else loaded.judge,
-        scores_only=loaded.scores_only,
+        access=loaded.access,
+        training=training,
         draws=draws,
     )
 
@@ -85,6 +98,11 @@ _PROBABILITIES = Finding(
     code="probabilities",
     message="The model answers probabilities, not logits; their logarithm is attacked.",
     hint="Export the model without its softmax: gradients through it can vanish.",
+)
+_ANSWERED = Finding(
+    code="probabilities",
+    message="The endpoint answers probabilities, not logits; their logarithm is attacked, that of 0 taken as that of 1e-38.",
+    hint="Where they are rounded the attack goes by what is left: let the endpoint answer logits if it can.",
 )
 _INTERACT = Finding(
     code="rows_interact",
@@ -115,27 +133,40 @@ def beyond_bounds(job: Evaluate | Craft, data: datasets.Dataset) -> Iterator[Fin
             )
 
 
-def _left_out(job: Evaluate | Craft) -> list[Finding]:
-    """What cannot be run for want of a gradient; Refused if that is all there is against some threat."""
-    absent = sorted({attack.kind for threat in job.threats for attack in job.against(threat) if attack.access == "gradient"})
+def _left_out(job: Evaluate | Craft, facts: Facts) -> Iterator[Finding]:
+    """What cannot be run for want of a gradient, of scores, or of rows to train on; Refused if that is all there is against some threat."""
+    wanted = {attack.kind: attack for threat in job.threats for attack in job.against(threat)}
+    given = "a gradient" if facts.access == "score" else "a gradient or scores"
+    blind = sorted(kind for kind, attack in wanted.items() if ACCESSES.index(attack.access) > ACCESSES.index(facts.access))
+    untrained = sorted(kind for kind, attack in wanted.items() if not facts.training and learns(attack))
     for at, threat in enumerate(job.threats):
-        if not feasible(job, threat, scores_only=True):
+        if not feasible(job, threat, facts):
+            needed = [f"{given}, which the model does not give ({', '.join(blind)})"] if blind else []
+            needed += [f"rows to train on, and every row is evaluated ({', '.join(untrained)})"] if untrained else []
             raise Refused(
                 "unsupported",
-                f"the model has no gradient to follow, and every attack on threat {at} ({threat.norm}) needs one: {', '.join(absent)}",
-                hint="Ask for attacks that need only scores or decisions, or export the model as .pt2 with `sparring export`.",
-                detail="score_access_only",
+                f"every attack on threat {at} ({threat.norm}) needs {', or '.join(needed)}",
+                hint=(_NO_GRADIENT if blind else _NO_TRAINING),
+                detail="score_access_only" if blind else "training_absent",
             )
-    if not absent:
-        return []
-    return [
-        Finding(
+    if blind:
+        yield Finding(
             code="attacks_left_out",
-            message=f"Attacks that need a gradient were left out: {', '.join(absent)}.",
+            message=f"Attacks that need {given} were left out: {', '.join(blind)}.",
             hint="What is left is weaker: robust accuracy may be overstated.",
-            evidence={"attacks": [*absent]},
+            evidence={"attacks": [*blind]},
         )
-    ]
+    if untrained:
+        yield Finding(
+            code="training_absent",
+            message=f"Attacks that train a model of their own were left out: {', '.join(untrained)}. Every row of the data is evaluated.",
+            hint=_NO_TRAINING,
+            evidence={"attacks": [*untrained]},
+        )
+
+
+_NO_GRADIENT = "Ask for attacks that need only scores or decisions, or export the model as .pt2 with `sparring export`."
+_NO_TRAINING = "Give the attacker rows of its own: a dataset as `training`, or fewer `rows` to evaluate than the data has."
 
 
 def _unbounded(job: Evaluate | Craft, bench: Bench, x: Tensor) -> Iterator[Finding]:
@@ -151,9 +182,11 @@ def _unbounded(job: Evaluate | Craft, bench: Bench, x: Tensor) -> Iterator[Findi
         )
 
 
-def _probabilities(scores: Tensor, dtype: torch.dtype) -> bool:
-    """All in [0, 1], rows summing to 1 as well as the model's precision can tell."""
-    slack = max(1e-3, scores.shape[1] * torch.finfo(dtype).eps)
+def _probabilities(order: Order, bench: Bench, scores: Tensor) -> bool:
+    """Declared so; or all in [0, 1], rows summing to 1 as well as the model's precision can tell."""
+    if (endpoint := order.model.spec.endpoint) and endpoint.gives != "scores":
+        return endpoint.gives == "probabilities"
+    slack = max(1e-3, scores.shape[1] * torch.finfo(bench.model.dtype).eps)
     return bool(((scores >= 0) & (scores <= 1)).all()) and bool(((scores.sum(1) - 1).abs() < slack).all())
 
 
@@ -170,7 +203,7 @@ def _ties(scores: Tensor) -> Iterator[Finding]:
 
 
 def _steady(bench: Bench, x: Tensor, scores: Tensor) -> Iterator[Finding]:
-    moved = max(float((bench.target.verdict(x) - scores).abs().max()) for _ in range(3))
+    moved = max(float((bench.again(x, time) - scores).abs().max()) for time in range(1, 4))
     if moved > _STEADY:
         yield Finding(
             code="not_deterministic",
@@ -217,6 +250,11 @@ def _independent(target: Target, x: Tensor, labels: Tensor | None) -> bool:
             return False
     alone = torch.cat((tile[:1], torch.zeros_like(tile[1:]) + tile[-1:]))
     return all(torch.equal(ask(alone)[0], ask(tile)[0]) for ask in (target.verdict, target.logits))
+
+
+def _alone(bench: Bench, x: Tensor, scores: Tensor, batch: int) -> bool:
+    """Whether an endpoint that is asked several rows in a request answers the first few as when they are asked one by one."""
+    return batch == 1 or torch.equal(torch.cat([bench.again(row, time=4) for row in torch.split(x[:_FEW], 1)]), scores[:_FEW])
 
 
 def _chance(order: Order, bench: Bench, x: Tensor, scores: Tensor, labels: Tensor) -> Iterator[Finding]:

@@ -1,5 +1,7 @@
 """The runner: a fresh interpreter that serves exactly one job. It holds no credentials and opens no socket.
 
+What it asks of an endpoint it asks the horse, over the pipe.
+
 It imports torch ahead, waits for one order, forks its row processes, directs them shard by shard, and writes the report.
 """
 
@@ -17,48 +19,52 @@ import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import sparring
-from sparring.contract.runner import Done, Failed, Order, Told
+from sparring.contract.runner import REPLY, Done, Failed, Order, Told
 from sparring.contract.states import Progress, Reason
 from sparring.workers import assemble, corruptions, shard
+from sparring.workers.asking import Desk
 from sparring.workers.assemble import Run
 from sparring.workers.bench import Facts, feasible
-from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Trouble
+from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Learn, Trouble
 from sparring.workers.errors import unexpected
 from sparring.workers.spare import ARITHMETIC
-from sparring.workers.wire import Lines, send
+from sparring.workers.surrogates import curriculum, recall
+from sparring.workers.wire import MAX_BODY, Lines, send
 
 _TILE = {"cpu": 64, "cuda": 256}
 _SMALLEST_TILE = 16
+_ASKING = 4
+"""Row processes of a job on an endpoint, at least: while one computes its next questions, those of others keep the connections busy."""
 _SHARD = 1024
 _SHARD_NUMBERS = 4 << 20
 """Numbers in the rows of a shard: an attack holds some twenty tensors of that size."""
 
 
-class Plan(NamedTuple):
-    """How the rows are cut into shards. A function of the job alone, so that another attempt cuts them the same."""
-
-    digest: str
-    shards: tuple[NDArray[np.int64], ...]
-
-
-def plan(order: Order, facts: Facts, tile: int) -> Plan:
-    """Rows in an order drawn from the seed, in shards of whole tiles: small enough to share out, large enough to fill passes."""
-    numbers = max(1, math.prod(facts.shape[1:]))
-    most = max(tile, min(_SHARD, _SHARD_NUMBERS // numbers) // tile * tile)
-    size = min(most, max(2 * tile, -(-facts.rows // (16 * tile)) * tile))
-    drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
+def digest(order: Order, facts: Facts, tile: int) -> str:
+    """Of all that a row's outcome depends on: shards that carry it belong together, whoever has computed them."""
     given = [order.job, order.model.spec, order.data.spec]
-    found = [facts.device, facts.probabilities, facts.judge, facts.scores_only]
+    found = [facts.device, facts.probabilities, facts.judge, facts.access, facts.training]
+    found += sorted((name, other.info.sha256, other.info.spec.model_dump(mode="json")) for name, other in order.others.items())
     machine = [*found, assemble.processor(), sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
-    text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, size, *machine])
-    return Plan(hashlib.sha256(text.encode()).hexdigest(), tuple(drawn[at : at + size] for at in range(0, facts.rows, size)))
+    text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, *machine])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def cut(rows: NDArray[np.int64], numbers: int, tile: int, processes: int) -> list[NDArray[np.int64]]:
+    """Rows as shards of whole tiles: as few as keep all processes busy to the end, since the last passes of each are half empty.
+
+    `numbers` are those in a row. Which rows share a shard changes no row's outcome.
+    """
+    most = max(tile, min(_SHARD, _SHARD_NUMBERS // max(1, numbers)) // tile * tile)
+    count = -(-len(rows) // (most * processes)) * processes
+    size = -(-len(rows) // max(1, count * tile)) * tile
+    return [rows[at : at + size] for at in range(0, len(rows), size)] if size else []
 
 
 def resolve(wanted: str, device: str) -> str:
@@ -113,15 +119,17 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
     started, began = datetime.now(UTC), time.monotonic()
     device = resolve(order.job.device, device)
     size = processes if device == "cpu" else 1
+    if order.model.spec.endpoint:
+        device, size = "cpu", max(_ASKING, processes)
     tile = _TILE["cpu" if device == "cpu" else "cuda"]
-    pace = Pace(wire)
-    _end_with(wire)
+    pace, desk = Pace(wire), Desk(wire)
+    _listen(wire, desk)
     while True:
-        crew = Crew(order, device, size)
+        crew = Crew(order, device, size, desk)
         try:
             pace.phase("preflight")
             facts = crew.look(tile)
-            shards, digest, resumed = _attack(crew, order, facts, tile, pace)
+            shards, sign, resumed = _attack(crew, order, facts, tile, size, pace)
             break
         except CrewError as error:
             if not error.trouble.memory or tile <= _SMALLEST_TILE:
@@ -130,35 +138,57 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
         finally:
             crew.dismiss()
     pace.phase("report", pace.total, pace.total)
-    run = Run(order, facts, tile, size, resumed, started, began)
-    return Done(files=assemble.write(run, shards, digest))
+    run = Run(order, facts, tile, size, resumed, started, began, desk.asked, desk.sent)
+    return Done(files=assemble.write(run, shards, sign))
 
 
-def _attack(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace) -> tuple[list[Path], str, int]:
+def _attack(crew: Crew, order: Order, facts: Facts, tile: int, processes: int, pace: Pace) -> tuple[list[Path], str, int]:
+    """The shards of all rows, those of an earlier attempt first; the digest they carry; and how many are an earlier attempt's."""
     folder = Path(order.out) / "shards"
     folder.mkdir(exist_ok=True)
-    cut = plan(order, facts, tile)
-    paths = [folder / f"{at:05d}.npz" for at in range(len(cut.shards))]
-    missing = [at for at, path in enumerate(paths) if shard.load(path, cut.digest) is None]
-    attacks = sum(len(feasible(order.job, threat, facts.scores_only)) for threat in order.job.threats)
+    sign = digest(order, facts, tile)
+    drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
+    kept, free = _kept(folder, sign)
+    left = drawn[~np.isin(drawn, np.concatenate([drawn[:0], *kept.values()]))]
+    _study(crew, order, facts, tile, pace, folder, sign)
+    attacks = sum(len(feasible(order.job, threat, facts)) for threat in order.job.threats)
     attacks += len(corruptions.chosen(order.job, facts.shape[1:], facts.spec))
-    left = sum(len(cut.shards[at]) for at in missing)
-    pace.phase("attack", facts.rows * attacks, (facts.rows - left) * attacks)
-    tasks = [Attack(paths[at], cut.digest, cut.shards[at], tile, facts) for at in missing]
+    pace.phase("attack", facts.rows * attacks, (facts.rows - len(left)) * attacks)
+    shards = cut(left, math.prod(facts.shape[1:]), tile, processes)
+    tasks = [Attack(folder / f"{free + at:05d}.npz", sign, rows, tile, facts) for at, rows in enumerate(shards)]
     for answer in crew.work(tasks):
         if isinstance(answer, Advanced):
             pace.advance("attack", answer.more)
-    return paths, cut.digest, len(paths) - len(missing)
+    return [*kept, *(task.path for task in tasks)], sign, len(kept)
 
 
-def _end_with(wire: socket.socket) -> None:
-    """When the other end closes, nobody wants the result any more."""
+def _kept(folder: Path, sign: str) -> tuple[dict[Path, NDArray[np.int64]], int]:
+    """Shards that can be used, with their rows; and the first number under which no shard lies."""
+    paths = sorted(folder.glob("*.npz"))
+    found = ((path, shard.load(path, sign)) for path in paths)
+    return {path: each.rows for path, each in found if each is not None}, max((int(path.stem) + 1 for path in paths), default=0)
+
+
+def _study(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, folder: Path, digest: str) -> None:
+    """Every surrogate that the attacks want, before the first of them."""
+    wanted = [each for each in curriculum(order.job, facts) if recall(folder, each, digest) is None]
+    if not wanted:
+        return
+    pace.phase("train", sum(lesson.passes for lesson in wanted))
+    for answer in crew.work([Learn(lesson, folder, digest, tile, facts) for lesson in wanted]):
+        if isinstance(answer, Advanced):
+            pace.advance("train", answer.more)
+
+
+def _listen(wire: socket.socket, desk: Desk) -> None:
+    """Hand over replies of the horse. When its end closes, nobody wants the result any more."""
+    lines = Lines(wire, MAX_BODY)
 
     def watch() -> None:
-        with contextlib.suppress(OSError):  # an end that closes without having read everything
-            wire.settimeout(None)
-            while wire.recv(1 << 10):
-                pass
+        with contextlib.suppress(OSError, ValueError):  # an end that closes without having read everything
+            while not lines.ended:
+                for line in lines.read(None):
+                    desk.reply(REPLY.validate_json(line))
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

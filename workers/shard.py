@@ -45,10 +45,12 @@ class Ended(NamedTuple):
     """(rows, U): the smallest change that each attack without an eps of its own found; infinite where none, 0 for clean errors."""
     proved: NDArray[np.bool_]
     """Rows that a bound proved robust; they were not attacked inside the ball."""
+    wins: NDArray[np.bool_]
+    """(rows, attacks): which attacks broke the row; in a cascade at most one did."""
     tallies: tuple[Tally, ...]
 
 
-_ARRAYS = ("broken_by", "prediction", "distance", "queries", "witness", "reach", "proved")
+_ARRAYS = ("broken_by", "prediction", "distance", "queries", "witness", "reach", "proved", "wins")
 
 
 class Shard(NamedTuple):

@@ -18,4 +18,4 @@ def ball(name: NormName, centre: Tensor, eps: Tensor, bounds: Bounds) -> Ball:
     """The ball of radius `eps` (B,) about `centre` (B, …) inside `bounds`, both in units of the data."""
     norm = NORMS[name]
     low, high = norm.box(centre, eps.double(), bounds)
-    return Ball(centre, eps.double(), low, high, norm)
+    return Ball(centre, eps.double(), low, high, norm, *(bounds or ()))

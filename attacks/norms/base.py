@@ -22,6 +22,9 @@ class Ball(NamedTuple):
     low: Tensor
     high: Tensor
     norm: "Norm"
+    least: float = float("-inf")
+    """The bounds of the data, whatever eps is."""
+    most: float = float("inf")
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest legal point, or one near it: inside ball and bounds, exactly."""
@@ -51,6 +54,12 @@ class Ball(NamedTuple):
         """The ball of a radius (B,) no larger about the same centre."""
         low, high = self.norm.box(self.centre, radius, None)
         return self._replace(eps=radius, low=torch.maximum(low, self.low), high=torch.minimum(high, self.high))
+
+    def freed(self) -> "Ball":
+        """The ball of infinite radius about the same centre: all that the bounds of the data allow."""
+        radius = torch.full_like(self.eps, float("inf"))
+        low, high = self.norm.box(self.centre, radius, (self.least, self.most))
+        return self._replace(eps=radius, low=low, high=high)
 
     def distance(self, x: Tensor) -> Tensor:
         """||x - centre|| (B,) float64."""

@@ -55,7 +55,7 @@ def _example(meant: str) -> str:
 
     if ":" in meant:
         return meant
-    settings = [s for s in describe.settings(KINDS[meant]) if s.default != "not set"]
+    settings = [s for s in describe.settings(KINDS[meant]) if s.default not in ("not set", "none")]
     return f"{meant}:{','.join(f'{s.name}={s.default}' for s in settings[:2])}"
 
 

@@ -22,10 +22,15 @@ Threats = Annotated[list[str] | None, typer.Option("--threat", help="A threat in
 Targeted = Annotated[bool, typer.Option("--targeted", help="A row is broken only when it is taken for its target class.")]
 
 
-class _Sides:
-    """Model and data as the command line names them: each an id, or a file with what is declared about it."""
+class Sides:
+    """Model and data as the command line names them: each an id, or a file with what is declared about it.
 
-    def __init__(self, model: str, data: str, model_spec: "ModelSpec | None", data_spec: "DataSpec | None") -> None:
+    Training rows, if there are any, are declared as the data are.
+    """
+
+    def __init__(
+        self, model: str, data: str, model_spec: "ModelSpec | None", data_spec: "DataSpec | None", training: str | None = None
+    ) -> None:
         from sparring.errors import UsageProblem
         from sparring.parsing import reference
         from sparring.peek import check_bounds
@@ -33,6 +38,7 @@ class _Sides:
         self.model, self.data = model, data
         self.model_spec, self.data_spec = model_spec, data_spec
         self.model_ref, self.data_ref = reference(model, "mdl"), reference(data, "dat")
+        self.training, self.training_ref = training, reference(training, "dat") if training else None
         for ref, declared, flags in (
             (self.model_ref, model_spec, "--arch --mean --std --layout --classes"),
             (self.data_ref, data_spec, "--bounds --scale --data-layout"),
@@ -42,9 +48,11 @@ class _Sides:
                 raise UsageProblem(f"{ref} is uploaded already: its {said} cannot be declared now", f"Leave out {flags}, or give the file")
         if not self.data_ref:
             check_bounds(Path(data), data_spec)
+        if training and not self.training_ref:
+            check_bounds(Path(training), data_spec)
 
-    def upload(self, client: "Client") -> tuple[str, str]:
-        """Upload what is a file; the references of both. UsageProblem for weights without an architecture."""
+    def upload(self, client: "Client") -> dict[str, str]:
+        """Upload what is a file; the references by their field of the job. UsageProblem for weights without an architecture."""
         from sparring.errors import UsageProblem
         from sparring.peek import lacks_architecture
 
@@ -55,16 +63,18 @@ class _Sides:
             if wrong:
                 raise UsageProblem(wrong, hint)
             model = info.id
-        data = self.data_ref or client.datasets.upload(self.data, spec=self.data_spec).id
-        return model, data
+        found = {"model": model, "data": self.data_ref or client.datasets.upload(self.data, spec=self.data_spec).id}
+        if self.training:
+            found["training"] = self.training_ref or client.datasets.upload(self.training, spec=self.data_spec).id
+        return found
 
 
-def _run(sides: _Sides, make: "Callable[[str, str], Evaluate | Craft]", wanted: "Sequence[Output]", device: str, as_json: bool) -> None:
+def _run(sides: Sides, make: "Callable[..., Evaluate | Craft]", wanted: "Sequence[Output]", device: str, as_json: bool) -> None:
     from sparring import local, outputs, show
     from sparring.progress import cancelled_if_interrupted, follow
 
     with local.service(device) as client:
-        job = client.jobs.submit(make(*sides.upload(client)))
+        job = client.jobs.submit(make(**sides.upload(client)))
         with cancelled_if_interrupted(client, job.id):
             ended = follow(client, job.id)
         report = client.jobs.report(job.id)
@@ -76,14 +86,14 @@ def _run(sides: _Sides, make: "Callable[[str, str], Evaluate | Craft]", wanted: 
             show.tell(f"\nreport: sparring report open {job.id}")
 
 
-def _job(kind: Any, **given: Any) -> "Callable[[str, str], Evaluate | Craft]":
+def job_maker(kind: Any, **given: Any) -> "Callable[..., Evaluate | Craft]":
     """Makes the job once the uploads are known; whatever else is wrong with it is raised now."""
     from sparring.parsing import made
 
-    def make(model: str, data: str) -> Any:
-        return made(kind, "", model=model, data=data, **{name: value for name, value in given.items() if value is not None})
+    def make(**uploads: str) -> Any:
+        return made(kind, "", **uploads, **{name: value for name, value in given.items() if value is not None})
 
-    make("0" * 64, "0" * 64)
+    make(model="0" * 64, data="0" * 64)
     return make
 
 
@@ -95,7 +105,8 @@ def evaluate(
     threat: Threats = None,
     attack: Annotated[list[str] | None, typer.Option(help="An attack, pgd:steps=20,alpha=2/255; repeatable.", show_default=False)] = None,
     suite: Annotated[
-        str | None, typer.Option(help="A pinned list of attacks: quick, standard, thorough; quick without --attack.", show_default=False)
+        str | None,
+        typer.Option(help="A pinned list of attacks: quick, standard, thorough, levels; quick without --attack.", show_default=False),
     ] = None,
     cascade: Annotated[
         bool | None,
@@ -119,8 +130,11 @@ def evaluate(
     knowledge: Annotated[
         list[str] | None, typer.Option(help="What the attacker may know: white, gray, black; all unless given.", show_default=False)
     ] = None,
+    training: o.Training = None,
     rows: o.Rows = None,
     seed: o.Seed = 0,
+    asked: o.Asked = None,
+    sent: o.Sent = None,
     device: o.Device = "auto",
     timeout: o.Timeout = None,
     output: o.Output = None,
@@ -145,7 +159,7 @@ def evaluate(
     from sparring.outputs import outputs
 
     wanted = outputs(output or ())
-    make = _job(
+    make = job_maker(
         Evaluate,
         threats=parsing.threats(norm, eps or (), threat or (), targeted),
         attacks=tuple(map(parsing.attack, attack or ())),
@@ -157,12 +171,13 @@ def evaluate(
         knowledge=knowledge or None,
         rows=rows,
         seed=seed,
+        budget=parsing.budget(asked, sent),
         device=device,
         timeout=timeout,
     )
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
-    _run(_Sides(model, data, model_spec, data_spec), make, wanted, device, as_json)
+    _run(Sides(model, data, model_spec, data_spec, training), make, wanted, device, as_json)
 
 
 def craft(
@@ -174,8 +189,11 @@ def craft(
     eps: Eps = None,
     threat: Threats = None,
     targeted: Targeted = False,
+    training: o.Training = None,
     rows: o.Rows = None,
     seed: o.Seed = 0,
+    asked: o.Asked = None,
+    sent: o.Sent = None,
     device: o.Device = "auto",
     timeout: o.Timeout = None,
     as_json: o.Json = False,
@@ -199,7 +217,16 @@ def craft(
     threats = parsing.threats(norm, eps or (), threat or (), targeted)
     if len(threats) != 1:
         raise UsageProblem(f"{len(threats)} threats are given, but examples are crafted within one", "Run the command once for each")
-    make = _job(Craft, threat=threats[0], attack=parsing.attack(attack), rows=rows, seed=seed, device=device, timeout=timeout)
+    make = job_maker(
+        Craft,
+        threat=threats[0],
+        attack=parsing.attack(attack),
+        rows=rows,
+        seed=seed,
+        budget=parsing.budget(asked, sent),
+        device=device,
+        timeout=timeout,
+    )
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
-    _run(_Sides(model, data, model_spec, data_spec), make, wanted, device, as_json)
+    _run(Sides(model, data, model_spec, data_spec, training), make, wanted, device, as_json)

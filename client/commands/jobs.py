@@ -67,8 +67,9 @@ def retry_job(job: o.Job) -> None:
         why = client.jobs.get(job).reason
         found = client.jobs.retry(job)
     show.tell(f"{found.id} {found.state}, attempt {found.attempt}")
-    if why and why.code in ("bad_model", "bad_data", "unsupported"):
-        show.say(f"warning: it failed as {why.code}, and is likely to do so again: only a new upload and a new job can change that")
+    if why and why.code in ("bad_model", "bad_data", "unsupported", "budget_spent"):
+        way = "a new job with a larger budget" if why.code == "budget_spent" else "a new upload and a new job"
+        show.say(f"warning: it failed as {why.code}, and is likely to do so again: only {way} can change that")
 
 
 @app.command("rm")

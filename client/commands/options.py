@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 _UPLOAD_MODEL = "Declared about the model file"
+_ENDPOINT = "Budget of a model that is an endpoint"
 _UPLOAD_DATA = "Declared about the data file"
 
 
@@ -40,8 +41,18 @@ Bounds = Annotated[str | None, typer.Option(help="Lowest and highest legal value
 Scale = Annotated[float | None, typer.Option(help="Stored numbers are multiplied by this.", rich_help_panel=_UPLOAD_DATA)]
 DataLayout = Annotated[str | None, typer.Option(help="Order of axes in which rows are stored: NCHW or NHWC.", rich_help_panel=_UPLOAD_DATA)]
 
+Training = Annotated[
+    str | None,
+    typer.Option(
+        help="Rows the attacker trains on (.npz or id); unless given, the data's rows that are not evaluated.", show_default=False
+    ),
+]
 Rows = Annotated[int | None, typer.Option(help="Only the first so many rows of the data.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Asked = Annotated[int | None, typer.Option(help="Rows that may be asked of an endpoint, at most.", rich_help_panel=_ENDPOINT)]
+Sent = Annotated[
+    int | None, typer.Option(help="Requests that may be sent to an endpoint, repeated ones included.", rich_help_panel=_ENDPOINT)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
 Timeout = Annotated[int | None, typer.Option(help="Seconds after which the job is given up.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout and nothing else.")]

@@ -4,20 +4,23 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator
 
-from sparring.contract.attacks.base import Access, AttackBase, Knowledge, Loss
+from sparring.contract.attacks.base import ACCESSES, Access, AttackBase, Knowledge, Loss
+from sparring.contract.attacks.decision import Boundary, HopSkipJump, RayS
 from sparring.contract.attacks.gradient import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, PGD, RFGSM, VAT, GradientAscent
+from sparring.contract.attacks.gray import Substitute, Transfer
 from sparring.contract.attacks.minimal import CW, DDN, FAB, FMN, DeepFool
-from sparring.contract.attacks.search import Noise, Square
+from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, Square
 from sparring.contract.base import require_kind
 
-AnyAttack = (
-    Noise | FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | PGD | APGD | VAT | DeepFool | DDN | FMN | CW | FAB | Square
-)
+White = FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | PGD | APGD | VAT | DeepFool | DDN | FMN | CW | FAB
+Gray = Transfer
+Black = Square | NES | SPSA | SimBA | Boundary | HopSkipJump | RayS | Substitute
+AnyAttack = Noise | White | Gray | Black
 AttackSpec = Annotated[AnyAttack, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, ATTACKS))]
 ATTACKS: tuple[type[AnyAttack], ...] = get_args(AnyAttack)
 """Every attack of the contract, in the order of the union."""
 
-SuiteName = Literal["quick", "standard", "thorough"]
+SuiteName = Literal["quick", "standard", "thorough", "levels"]
 
 _STANDARD = (APGD(), APGD(loss="dlr", targets=9), FAB(targets=9), Square())
 
@@ -37,6 +40,7 @@ SUITES: dict[SuiteName, tuple[str, tuple[AnyAttack, ...]]] = {
             Square(queries=10_000, restarts=2),
         ),
     ),
+    "levels": ("levels@1", (FGSM(), FGM(), PGD(steps=50), Transfer(), Substitute(), Square(queries=1000), Noise())),
 }
 """Suites by name: version, and attacks in the order they are run."""
 
@@ -47,12 +51,14 @@ PURPOSES: dict[SuiteName, str] = {
     "quick": "Seconds, for a first look: noise, single steps and a short PGD. A model it does not break may still be easy to break.",
     "standard": "What the standard version of AutoAttack runs, in its order: the number that papers compare.",
     "thorough": "All of standard with more restarts and queries, further losses, and FMN: for the number you want to stand by.",
+    "levels": "The same threat from attackers who know more and less: the weights, the training data, or answers alone, side by side.",
 }
 """What each suite is for, in a sentence or two."""
 
-__all__ = ["APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "PGD", "PURPOSES", "RFGSM"]
-__all__ += ["SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "DeepFool", "GradientAscent", "Knowledge", "Loss", "Noise"]
-__all__ += ["Square", "SuiteName", "names"]
+__all__ = ["ACCESSES", "APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "NES", "PGD"]
+__all__ += ["PURPOSES"]
+__all__ += ["RFGSM", "SPSA", "SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "Boundary", "DeepFool", "GradientAscent"]
+__all__ += ["HopSkipJump", "Knowledge", "Loss", "Noise", "RayS", "SimBA", "Square", "Substitute", "SuiteName", "Transfer", "names"]
 
 
 def names(attacks: tuple[AnyAttack, ...]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What is true of every attack whatever its settings are."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -9,15 +9,19 @@ from sparring.contract.quantity import NotBool
 from sparring.contract.threat import Norm
 
 Access = Literal["decision", "score", "gradient"]
+ACCESSES: tuple[Access, ...] = get_args(Access)
+"""Every access includes those before it."""
 Knowledge = Literal["white", "gray", "black"]
 Loss = Literal["ce", "margin", "dlr", "difference", "scaled", "kl"]
 
 MAX_STEPS = 100_000
 MAX_RESTARTS = 1_000
+MIN_QUERIES, MAX_QUERIES = 10, 10_000_000
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), NotBool]
 Restarts = Annotated[int, Field(ge=1, le=MAX_RESTARTS), NotBool]
 Passes = Annotated[int, Field(ge=1, le=MAX_RESTARTS), NotBool]
 Targets = Annotated[int, Field(ge=0, le=MAX_RESTARTS), NotBool]
+Queries = Annotated[int, Field(ge=MIN_QUERIES, le=MAX_QUERIES), NotBool]
 Fraction = Annotated[float, Field(gt=0, le=1), NotBool]
 
 

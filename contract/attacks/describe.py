@@ -56,21 +56,33 @@ def settings(attack: type[AttackBase]) -> tuple[Setting, ...]:
     """Every setting, in the order of the contract."""
     properties = attack.model_json_schema()["properties"]
     return tuple(
-        Setting(name, _default(told["default"]), _bounds(told), " ".join(told["description"].split()))
+        Setting(name, _default(told.get("default")), _bounds(told), " ".join(told["description"].split()))
         for name, told in properties.items()
         if name != "kind"
     )
 
 
 def _default(given: Any) -> str:
-    return "not set" if given is None else str(given)
+    if isinstance(given, dict):
+        return str(given["kind"])
+    if isinstance(given, list):
+        return "+".join(given) or "none"
+    return "not set" if given is None else str(given).lower() if isinstance(given, bool) else str(given)
 
 
 def _bounds(told: dict[str, Any]) -> str:
     """A JSON Schema in words."""
-    if "enum" in told:
-        return f"one of {', '.join(told['enum'])}"
-    forms = told.get("anyOf", [told])
+    forms = [form for form in told.get("anyOf", [told]) if form.get("type") != "null"]
+    if "oneOf" in told or "oneOf" in forms[0]:
+        kinds = (told if "oneOf" in told else forms[0])["discriminator"]["mapping"]
+        return f"one of {', '.join(kinds)}; its settings follow a dot, as in `attack.steps=50`"
+    if forms[0].get("type") == "array":
+        words = forms[0]["items"].get("enum")
+        return f"of {', '.join(words)}: one, or several with + between them" if words else "ids or sha256, with + between them"
+    if forms[0].get("type") == "boolean":
+        return "true or false"
+    if "enum" in forms[0]:
+        return f"one of {', '.join(forms[0]['enum'])}"
     (number,) = (form for form in forms if form.get("type") in ("integer", "number"))
     ratio = any(form.get("type") == "string" for form in forms)
     what = "number or ratio" if ratio else number["type"]

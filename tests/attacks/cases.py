@@ -6,13 +6,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sparring.attacks import catalogue, random
 from sparring.attacks import problem as problems
-from sparring.attacks import random
 from sparring.attacks.access import Rank, Target
 from sparring.attacks.norms import Bounds, ball
-from sparring.attacks.problem import Goal, Problem
+from sparring.attacks.problem import Goal, Outcome, Problem
 from sparring.attacks.search import search_copy
-from sparring.contract.attacks import APGD, ATTACKS, CW, DDN, FAB, FMN, PGD, AttackSpec, Square
+from sparring.contract.attacks import (
+    APGD,
+    ATTACKS,
+    CW,
+    DDN,
+    FAB,
+    FGM,
+    FMN,
+    NES,
+    PGD,
+    SPSA,
+    AttackSpec,
+    Boundary,
+    HopSkipJump,
+    RayS,
+    SimBA,
+    Square,
+    Substitute,
+    Transfer,
+)
 
 LIGHT: dict[str, AttackSpec] = {
     "apgd": APGD(steps=24),
@@ -21,6 +40,14 @@ LIGHT: dict[str, AttackSpec] = {
     "fmn": FMN(steps=60),
     "fab": FAB(steps=20),
     "square": Square(queries=100),
+    "transfer": Transfer(),
+    "substitute": Substitute(attack=FGM()),
+    "nes": NES(queries=120, pairs=5),
+    "spsa": SPSA(queries=150, pairs=5),
+    "simba": SimBA(queries=80),
+    "boundary": Boundary(queries=100),
+    "hopskipjump": HopSkipJump(queries=200, probes=20),
+    "rays": RayS(queries=200),
 }
 """Fewer steps where the defaults take long."""
 AIMED: tuple[AttackSpec, ...] = (
@@ -28,10 +55,19 @@ AIMED: tuple[AttackSpec, ...] = (
     FAB(steps=20, targets=3),
     PGD(steps=10, samples=2),
     PGD(steps=10, restarts=3),
+    SimBA(queries=60, basis="dct"),
 )
-EVERY = [(spec, norm) for spec in (*(LIGHT.get(kind().kind, kind()) for kind in ATTACKS), *AIMED) for norm in spec.norms]
+EVERY = [
+    (spec, norm)
+    for spec in (*(LIGHT.get(kind().kind, kind()) for kind in ATTACKS), *AIMED)
+    for norm in spec.norms
+    if norm in getattr(spec, "attack", spec).norms
+]
 """Each attack of the contract, and some of its other forms, with each norm it is defined for."""
-IDS = [f"{spec.kind}{'-aimed' if getattr(spec, 'targets', 0) else '-again' if spec in AIMED else ''}-{norm}" for spec, norm in EVERY]
+IDS = [
+    f"{spec.kind}{'-again' if spec in AIMED and not getattr(spec, 'targets', 0) else '-aimed' if spec in AIMED else ''}-{norm}"
+    for spec, norm in EVERY
+]
 
 
 def sharp(spec: AttackSpec, eps: float) -> AttackSpec:
@@ -90,6 +126,13 @@ def pictures(rows: int = 32, seed: int = 1) -> Tensor:
     """Rows (B, 1, 8, 8) in [0, 1], corners of the box included."""
     x = torch.rand(rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     return x.where((x > 0.1) & (x < 0.9), x.round())
+
+
+def attacked(spec: AttackSpec, eps: float, asked: "Target | Spy", problem: Problem) -> Outcome:
+    """The attack as the catalogue runs it; who needs a surrogate is given the model itself, which is the best there can be."""
+    inner = asked.inner if isinstance(asked, Spy) else asked
+    own = Target(inner.judge, inner.search, inner.tile)
+    return catalogue.run(spec, eps, asked, problem, lambda spec: [own])
 
 
 class Spy:

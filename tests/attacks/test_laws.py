@@ -4,13 +4,12 @@ import copy
 
 import pytest
 import torch
-from attacks.cases import EVERY, IDS, Spy, affine, cnn, pictures, problem, sharp, target
+from attacks.cases import EVERY, IDS, Spy, affine, attacked, cnn, pictures, problem, sharp, target
 from torch import nn
 
-from sparring.attacks import catalogue
 from sparring.contract.attacks import AttackSpec
 
-WITHOUT_CHANCE = ("fgsm", "fgm", "bim", "mifgsm", "ascent", "deepfool", "cw", "ddn", "fmn", "fab")
+WITHOUT_CHANCE = ("fgsm", "fgm", "bim", "mifgsm", "ascent", "deepfool", "cw", "ddn", "fmn", "fab", "rays", "transfer", "substitute")
 every = pytest.mark.parametrize(("spec", "norm"), EVERY, ids=IDS)
 bounded = pytest.mark.parametrize(("spec", "norm"), [(s, n) for s, n in EVERY if s.bounded])
 
@@ -26,7 +25,7 @@ def test_stays_in_ball_and_bounds_with_zero_slack(
     model, x = cnn(), pictures()
     labels = target(model).labels(x)
     asked = problem(x, labels, norm, eps, bounds, stop=stop)
-    outcome = catalogue.run(spec, eps, target(model), asked)
+    outcome = attacked(spec, eps, target(model), asked)
     delta = outcome.x.double() - x.double()
     length = delta.flatten(1).norm(dim=1, p={"linf": float("inf"), "l2": 2, "l1": 1}[norm])
     assert (length <= eps).all()
@@ -41,7 +40,7 @@ def test_stays_in_ball_and_bounds_with_zero_slack(
 def test_far_from_the_origin_rounding_never_leaves_the_ball(spec: AttackSpec, norm: str) -> None:
     x = pictures() * 4000 - 2000
     asked = problem(x, torch.zeros(len(x), dtype=torch.int64), norm, 1e-3, None, stop=False)
-    outcome = catalogue.run(spec, 1e-3, target(cnn()), asked)
+    outcome = attacked(spec, 1e-3, target(cnn()), asked)
     assert asked.ball.contains(outcome.x).all()
 
 
@@ -49,7 +48,7 @@ def test_far_from_the_origin_rounding_never_leaves_the_ball(spec: AttackSpec, no
 def test_never_wins_inside_the_exact_distance(spec: AttackSpec, norm: str) -> None:
     case = affine()
     eps = case.distance[norm] * (1 - 1e-3)
-    outcome = catalogue.run(sharp(spec, float(eps.max())), float(eps.max()), target(case.model), problem(case.x, case.labels, norm, eps))
+    outcome = attacked(sharp(spec, float(eps.max())), float(eps.max()), target(case.model), problem(case.x, case.labels, norm, eps))
     assert not outcome.success.any()
 
 
@@ -59,7 +58,7 @@ def test_always_wins_just_outside_the_exact_distance(spec: AttackSpec, norm: str
     for row in range(0, len(case.x), 5):
         eps = float(case.distance[norm][row]) * (1 + 1e-3)
         one = problem(case.x[row : row + 1], case.labels[row : row + 1], norm, eps)
-        assert catalogue.run(sharp(spec, eps), eps, target(case.model), one).success.all()
+        assert attacked(sharp(spec, eps), eps, target(case.model), one).success.all()
 
 
 @every
@@ -68,7 +67,7 @@ def test_success_is_what_a_fresh_pass_of_the_judge_says(spec: AttackSpec, norm: 
     model, x = cnn(), pictures()
     labels = target(model).labels(x)
     asked = problem(x, labels, norm, 0.4 if norm == "linf" else 2.0, (0.0, 1.0), stop=stop)
-    outcome = catalogue.run(spec, float(asked.ball.eps[0]), target(model), asked)
+    outcome = attacked(spec, float(asked.ball.eps[0]), target(model), asked)
     fresh = target(copy.deepcopy(model)).labels(outcome.x)
     assert torch.equal(outcome.success, fresh != labels)
     assert outcome.success.any() or not spec.converges
@@ -86,10 +85,10 @@ def test_no_row_looks_at_another(spec: AttackSpec, norm: str, stop: bool) -> Non
     x = torch.randint(0, 257, (40, 1, 4, 4), generator=generator) / 256
     labels = target(model).labels(x)
     eps = {"linf": 0.125, "l2": 0.5, "l1": 0.5, "l0": 2.0}[norm]
-    whole = catalogue.run(spec, eps, target(model, 16), problem(x, labels, norm, eps, (0.0, 1.0), stop=stop))
+    whole = attacked(spec, eps, target(model, 16), problem(x, labels, norm, eps, (0.0, 1.0), stop=stop))
     assert 0 < int(whole.success.sum()) < len(x) or not spec.converges
     for tile, rows in ((16, torch.arange(39, -1, -1)), (16, torch.tensor([7])), (64, torch.arange(13, 40))):
-        part = catalogue.run(spec, eps, target(model, tile), problem(x, labels, norm, eps, (0.0, 1.0), stop=stop).select(rows))
+        part = attacked(spec, eps, target(model, tile), problem(x, labels, norm, eps, (0.0, 1.0), stop=stop).select(rows))
         assert torch.equal(part.success, whole.success[rows])
         assert torch.equal(part.x, whole.x[rows])
         assert torch.equal(part.queries, whole.queries[rows])
@@ -105,7 +104,7 @@ def test_the_model_is_left_as_found(spec: AttackSpec, norm: str) -> None:
     watched = target(model)
     modes = [m.training for m in model.modules()]
     state = torch.get_rng_state()
-    catalogue.run(spec, 0.1, watched, problem(x, watched.labels(x), norm, 0.1, (0.0, 1.0)))
+    attacked(spec, 0.1, watched, problem(x, watched.labels(x), norm, 0.1, (0.0, 1.0)))
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert modes == [m.training for m in model.modules()]
@@ -120,7 +119,7 @@ def test_every_query_is_counted_and_no_more_is_asked_than_declared(spec: AttackS
     model, x = cnn(), pictures(50)
     spy = Spy(target(model), spec.access)
     labels = target(model).labels(x)
-    outcome = catalogue.run(spec, 0.2, spy, problem(x, labels, norm, 0.2, (0.0, 1.0), stop=stop))
+    outcome = attacked(spec, 0.2, spy, problem(x, labels, norm, 0.2, (0.0, 1.0), stop=stop))
     # Later tries of a row may have begun when an earlier one breaks it; they are not charged to the row.
     ahead = stop and (getattr(spec, "restarts", 1) > 1 or getattr(spec, "targets", 0) > 0)
     assert int(outcome.queries.sum()) == spy.asked or (ahead and int(outcome.queries.sum()) < spy.asked)
@@ -130,10 +129,10 @@ def test_every_query_is_counted_and_no_more_is_asked_than_declared(spec: AttackS
 @every
 def test_same_seed_same_answer_and_another_seed_another(spec: AttackSpec, norm: str) -> None:
     model, x = cnn(), pictures()
-    labels = target(model).labels(x)
+    labels, eps = target(model).labels(x), 0.05 if spec.bounded else float("inf")
 
     def run(seed: int) -> torch.Tensor:
-        return catalogue.run(spec, 0.05, target(model), problem(x, labels, norm, 0.05, (0.0, 1.0), seed=seed, stop=False)).x
+        return attacked(spec, eps, target(model), problem(x, labels, norm, eps, (0.0, 1.0), seed=seed, stop=False)).x
 
     assert torch.equal(run(0), run(0))
     if spec.kind not in WITHOUT_CHANCE:
@@ -145,7 +144,7 @@ def test_a_targeted_success_is_the_target_class(spec: AttackSpec, norm: str) -> 
     model, x = cnn(), pictures()
     wanted = (target(model).labels(x) + 1) % 5
     asked = problem(x, wanted, norm, 1.0 if norm == "linf" else 5.0, (0.0, 1.0), targeted=True)
-    outcome = catalogue.run(spec, float(asked.ball.eps[0]), target(model), asked)
+    outcome = attacked(spec, float(asked.ball.eps[0]), target(model), asked)
     assert torch.equal(target(model).labels(outcome.x)[outcome.success], wanted[outcome.success])
     assert outcome.success.any() or spec.kind != "pgd"
 
@@ -157,7 +156,7 @@ def test_a_success_the_judge_refuses_is_none(spec: AttackSpec, norm: str) -> Non
     watched = target(judge)
     watched.search = cnn(9).eval()
     labels = watched.labels(x)
-    outcome = catalogue.run(spec, 0.3, watched, problem(x, labels, norm, 0.3, (0.0, 1.0)))
+    outcome = attacked(spec, 0.3, watched, problem(x, labels, norm, 0.3, (0.0, 1.0)))
     fresh = target(cnn(0)).labels(outcome.x) != labels
     assert not (outcome.success & ~fresh).any()
 
@@ -170,7 +169,7 @@ def test_a_constant_model_is_never_broken(spec: AttackSpec, norm: str, label: in
     nn.init.zeros_(model[1].weight)
     nn.init.zeros_(model[1].bias)
     x = pictures(20)
-    outcome = catalogue.run(spec, 0.5, target(model), problem(x, torch.full((20,), label), norm, 0.5, (0.0, 1.0)))
+    outcome = attacked(spec, 0.5, target(model), problem(x, torch.full((20,), label), norm, 0.5, (0.0, 1.0)))
     assert not outcome.success.any()
 
 
@@ -184,7 +183,7 @@ def test_a_model_that_answers_nan_is_not_broken_but_said_to_be_faulty(spec: Atta
 
     x = torch.full((20, 1, 4, 4), 0.5)
     eps = 1.0 if norm == "l0" else 0.2  # in l0 less than one entry is none
-    outcome = catalogue.run(spec, eps, target(Fragile()), problem(x, torch.zeros(20, dtype=torch.int64), norm, eps, (0.0, 1.0)))
+    outcome = attacked(spec, eps, target(Fragile()), problem(x, torch.zeros(20, dtype=torch.int64), norm, eps, (0.0, 1.0)))
     assert not outcome.success.any()
     assert outcome.faulty.all() or spec.access == "decision", "who sees decisions only cannot see NaN"
 
@@ -196,6 +195,6 @@ def test_rows_of_any_shape(spec: AttackSpec, norm: str, shape: tuple[int, ...]) 
     model = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(shape).numel(), 2))
     x = torch.rand(5, *shape)
     labels = target(model).labels(x)
-    outcome = catalogue.run(spec, 30.0, target(model), problem(x, labels, norm, 30.0))
+    outcome = attacked(spec, 30.0, target(model), problem(x, labels, norm, 30.0))
     assert outcome.x.shape == x.shape
     assert outcome.success.all() or not spec.converges

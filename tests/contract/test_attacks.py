@@ -20,13 +20,16 @@ from sparring.contract.attacks import (
     Loss,
     Noise,
     Square,
+    Substitute,
     SuiteName,
+    Transfer,
     describe,
     names,
 )
 from sparring.contract.threat import Norm
 
-KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm pgd apgd vat deepfool ddn fmn cw fab square"
+KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm pgd apgd vat deepfool ddn fmn cw fab transfer square"
+KINDS += " nes spsa simba boundary hopskipjump rays substitute"
 
 
 def faults(kind, **given):
@@ -54,15 +57,15 @@ def test_every_setting_says_what_it_is_what_it_may_be_and_what_it_is_unless_give
     for setting in found:
         assert setting.meaning.endswith("."), setting
         assert setting.bounds
-        given = {} if setting.default == "not set" else {setting.name: setting.default}
+        given = {} if setting.default in ("not set", "none") else {setting.name: setting.default}
         assert attack(**given) == attack()
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_setting_that_is_wrong_is_named(attack):
     for setting in describe.settings(attack):
-        for wrong in ("x", -1, True):
-            assert list(faults(attack, **{setting.name: wrong})) == [setting.name]
+        for wrong in ("x", -1) if setting.bounds == "true or false" else ("x", -1, True):
+            assert {place.partition(".")[0] for place in faults(attack, **{setting.name: wrong})} == {setting.name}
 
 
 def test_bounds_in_words():
@@ -134,6 +137,7 @@ def test_kinds_and_suites():
             FMN(steps=500),
             Square(queries=10_000, restarts=2),
         ),
+        "levels@1": (FGSM(), FGM(), PGD(steps=50), Transfer(), Substitute(), Square(queries=1000), Noise()),
     }
     assert dict(SUITES.values()) == pinned, "a pinned suite changes only with its version"
 

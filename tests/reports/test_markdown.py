@@ -1,7 +1,11 @@
 import re
 
+from sparring.contract.endpoints import Budget, HttpEndpoint
 from sparring.contract.report import Trust
+from sparring.contract.specs import ModelSpec
 from sparring.contract.threat import Threat
+from sparring.reports import text
+from sparring.reports.html import html
 from sparring.reports.markdown import escape, fenced, markdown
 from sparring.reports.text import CASCADE
 from tests.reports import factory
@@ -76,3 +80,28 @@ def test_corruptions_have_a_table_of_their_own():
     assert "| shot noise | 90.0 % | 80.0 % | 70.0 % | 60.0 % | 50.0 % | 70.0 % |" in said
     assert "| mean of all |  |  |  |  |  | 70.0 % |" in said
     assert "Common corruptions" not in markdown(factory.report())
+
+
+def test_an_endpoint_is_told_by_its_address_and_what_it_was_asked():
+    spec = ModelSpec(endpoint=HttpEndpoint(url="https://models.example.com/predict"))
+    whole = factory.report()
+    told = whole.model_copy(
+        update={
+            "model": whole.model.model_copy(update={"format": "endpoint", "spec": spec, "parameters": 0, "id": "mdl_" + "a" * 20}),
+            "cost": whole.cost.model_copy(update={"asked": 1234, "sent": 1300}),
+        }
+    )
+    said = markdown(told)
+    assert "models\\.example\\.com/predict" in said
+    assert "0 parameters" not in said
+    assert "1,234 rows asked in 1,300 requests" in said
+    page = html(told, [])
+    assert "https://models.example.com/predict" in page
+    assert "1,300 requests" in page
+    assert "mdl_" + "a" * 20 in text.command_from_files(told)
+
+
+def test_the_command_names_the_budget():
+    whole = factory.report()
+    told = whole.model_copy(update={"job": whole.job.model_copy(update={"budget": Budget(asked=50, sent=60)})})
+    assert "--asked 50 --sent 60" in text.command(told)

@@ -1,6 +1,6 @@
 import pytest
 
-from sparring.contract.attacks import APGD, ATTACKS, BIM, FAB, FGSM, PGD, VAT
+from sparring.contract.attacks import APGD, ATTACKS, BIM, FAB, FGSM, PGD, VAT, Transfer
 from sparring.contract.corruptions import CORRUPTIONS
 from sparring.contract.jobs import Craft
 from sparring.contract.report import CurvePoint, Score
@@ -54,7 +54,15 @@ def test_settings_tell_what_is_not_at_its_default_and_the_step_that_follows():
 def test_an_attack_in_a_word_has_every_setting_if_asked(kind):
     assert text.attack_word(kind()) == kind().kind
     told = text.attack_word(kind(), whole=True).partition(":")[2]
-    assert {part.partition("=")[0] for part in told.split(",")} == {name for name, value in kind() if name != "kind" and value is not None}
+    outer = {part.partition("=")[0] for part in told.split(",")}
+    assert {name for name in outer if "." not in name} == {name for name, value in kind() if name != "kind" and value not in (None, ())}
+
+
+def test_an_attack_within_another_is_told_with_its_settings():
+    spec = Transfer(attack=PGD(steps=50), architectures=("mlp", "cnn"), ensemble=True)
+    assert text.attack_word(spec) == "transfer:attack=pgd,attack.steps=50,architectures=mlp+cnn,ensemble=true"
+    assert "attack.alpha" not in text.attack_word(spec, whole=True)
+    assert "attack.restarts=1" in text.attack_word(spec, whole=True)
 
 
 def result(**changes):

@@ -85,6 +85,16 @@ def test_unknown_model_and_data_are_both_named(shared: Served) -> None:
     assert [fault["pointer"] for fault in answer.json()["problems"]] == ["/model", "/data"]
 
 
+def test_whatever_else_a_job_needs_is_named_where_it_stands(served: Served) -> None:
+    model, data = upload_both(served)
+    attack = {"kind": "transfer", "models": [model.id, "mdl_" + "0" * 20]}
+    body = job_for(model.id, data.id) | {"attacks": [attack], "training": "dat_" + "0" * 20}
+    body.pop("suite", None)
+    answer = served.http.post("/v1/jobs", json=body)
+    assert answer.status_code == 422
+    assert [fault["pointer"] for fault in answer.json()["problems"]] == ["/training", "/attacks/0/models/1"]
+
+
 def test_models_can_be_named_by_digest_and_jobs_listed_by_state(served: Served) -> None:
     model, data = upload_both(served)
     assert served.http.post("/v1/jobs", json=job_for(f"sha256:{model.sha256}", data.sha256)).status_code == 202

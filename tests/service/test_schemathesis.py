@@ -38,7 +38,7 @@ def test_no_answer_contradicts_the_description(case: schemathesis.Case, peopled:
 
 @(
     schema.include(method="GET", path_regex=r"\{(job|model|dataset)_id\}")
-    .exclude(path_regex="report|rows|artifacts/|events|content")
+    .exclude(path_regex="report|rows|npz|artifacts/|events|content")
     .parametrize()
 )
 @settings(max_examples=1, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)

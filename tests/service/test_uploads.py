@@ -20,7 +20,7 @@ def test_a_model_comes_back_as_it_was_sent(served: Served) -> None:
     assert info["format"] == "pt2"
     assert info["size"] == len(body)
     assert info["sha256"] == hashlib.sha256(body).hexdigest()
-    assert info["spec"] == {"arch": None, "mean": [0.5, 0.25], "std": [1.0], "layout": None, "classes": None}
+    assert info["spec"] == {"arch": None, "mean": [0.5, 0.25], "std": [1.0], "layout": None, "classes": None, "endpoint": None}
     assert answer.headers["Location"] == f"/v1/models/{info['id']}"
     assert served.http.get(answer.headers["Location"]).json() == info
     assert served.http.get(f"/v1/models/{info['sha256']}").json() == info

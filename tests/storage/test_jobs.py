@@ -7,12 +7,13 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from sparring.contract.jobs import JOB, Job
-from sparring.contract.resources import JobInfo
+from sparring.contract.resources import DatasetInfo, JobInfo, ModelInfo
+from sparring.contract.specs import DataSpec, ModelSpec
 from sparring.contract.states import FINAL, Reason
-from sparring.storage import attempts, events, jobs, outbox, tables
+from sparring.storage import attempts, events, jobs, outbox, tables, uploads
 from sparring.storage.artifacts import Blob
 from sparring.storage.database import reading
-from sparring.storage.errors import AlreadyFinal, KeyReused, Missing, NotFinal
+from sparring.storage.errors import AlreadyFinal, InUse, KeyReused, Missing, NotFinal
 
 BROKEN = Reason(code="bad_model", message="it does not load")
 
@@ -247,3 +248,29 @@ def test_a_job_without_a_worker_says_so(engine: Engine, job: Job, device: str, a
 @pytest.mark.parametrize("state", sorted(FINAL))
 def test_a_job_that_has_ended_needs_no_worker(engine: Engine, queued: JobInfo, state: str) -> None:
     assert jobs.with_note(ended(engine, queued.id, state), set()).note == ""
+
+
+def test_what_a_job_needs_beside_its_model_and_data_is_held_with_it(engine: Engine, model: ModelInfo, data: DatasetInfo) -> None:
+    blob = Blob("c" * 64, 1)
+    training = uploads.add_dataset(engine, project="default", name="train", blob=blob, format="npz", spec=DataSpec())
+    other = uploads.add_model(engine, project="default", name="other", blob=blob, format="pt2", spec=ModelSpec())
+    attack = {"kind": "transfer", "models": [other.id]}
+    job = {"kind": "evaluate", "model": model.id, "data": data.id, "threats": [{"norm": "linf", "eps": 0.1}], "attacks": [attack]}
+    info, _ = jobs.accept(engine, JOB.validate_python(job | {"training": training.id}))
+    for delete, id in ((uploads.delete_dataset, training.id), (uploads.delete_model, other.id)):
+        with pytest.raises(InUse, match=info.id):
+            delete(engine, "default", id)
+    claim = attempts.claim(engine, info.id, 1, worker="w", lease=60)
+    assert claim is not None
+    assert claim.others == {"training": training, other.id: other}
+    assert attempts.finish(engine, info.id, 1, state="failed")
+    uploads.delete_dataset(engine, "default", training.id)
+    with pytest.raises(Missing, match="deleted"):
+        jobs.retry(engine, "default", info.id)
+
+
+def test_a_job_that_needs_what_is_not_there_is_not_taken_on(engine: Engine, model: ModelInfo, data: DatasetInfo) -> None:
+    job = {"kind": "evaluate", "model": model.id, "data": data.id, "threats": [{"norm": "linf", "eps": 0.1}], "training": "dat_" + "x" * 20}
+    with pytest.raises(Missing, match="there is no dataset"):
+        jobs.accept(engine, JOB.validate_python(job))
+    assert jobs.list_jobs(engine, "default", limit=10).items == ()

@@ -72,7 +72,7 @@ class Case:
         data = uploads.add_dataset(
             engine, project="default", name="d", blob=Folder(settings.artifacts).put([DATA]), format="npz", spec=DataSpec()
         )
-        wanted = {"kind": "evaluate", "model": model.id, "data": data.id, "threats": [{"norm": "linf", "eps": 0.1}], "timeout": 30}
+        wanted = {"kind": "evaluate", "model": model.id, "data": data.id, "threats": [{"norm": "linf", "eps": 0.1}], "timeout": 300}
         self.job = jobs.accept(engine, JOB.validate_python(wanted))[0].id
         self.out = settings.work / self.job / "1"
         ours, self.wire = socket.socketpair()
@@ -195,7 +195,7 @@ def test_cancelling_is_obeyed(case: Case, where: Callable[[Case], int]) -> None:
 def test_the_limit_is_obeyed(case: Case, where: Callable[[Case], int], monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.monotonic
     case.leave_files()
-    pieces = case.hold_up(lambda: monkeypatch.setattr(time, "monotonic", lambda: real() + 31), where(case))
+    pieces = case.hold_up(lambda: monkeypatch.setattr(time, "monotonic", lambda: real() + 301), where(case))
     info = case.serve()
     assert ended(info) == ("timed_out", "timeout")
     assert info.artifacts == ()
@@ -213,7 +213,7 @@ def test_a_horse_that_lost_its_attempt_touches_nothing(case: Case, where: Callab
 
 def test_what_earlier_attempts_ran_counts(case: Case) -> None:
     attempts.claim(case.engine, case.job, 1, worker="w", lease=LEASE)
-    case.age("started", 31)
+    case.age("started", 301)
     attempts.release(case.engine, case.job, 1, reason=LOST, max_attempts=5)
     pieces = case.hold_up(lambda: None)
     assert ended(case.serve(attempt=2)) == ("timed_out", "timeout")

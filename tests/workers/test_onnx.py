@@ -52,7 +52,7 @@ def agrees(bench: Bench, model: nn.Module, rows: int = 100) -> None:
 
 def test_an_exported_network_is_judged_by_onnxruntime_and_searched_in_torch(model: nn.Module, tmp_path: Path) -> None:
     facts, bench = looked(tmp_path, exported(model, tmp_path / "m.onnx"))
-    assert (facts.findings, facts.scores_only, facts.independent, facts.classes) == ((), False, True, 10)
+    assert (facts.findings, facts.access, facts.independent, facts.classes) == ((), "gradient", True, 10)
     assert facts.judge == f"onnxruntime {VERSION} on the uploaded file"
     assert facts.search == ("converted to torch", "parameters frozen", "channels last")
     assert isinstance(bench.loaded.module, Judge)
@@ -63,14 +63,14 @@ def test_batch_norm_left_in_the_graph(model: nn.Module, tmp_path: Path) -> None:
     path = exported(model, tmp_path / "m.onnx", training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)
     assert "BatchNormalization" in {each.op_type for each in onnx.load(path).graph.node}
     facts, bench = looked(tmp_path, path)
-    assert (facts.findings, facts.scores_only) == ((), False)
+    assert (facts.findings, facts.access) == ((), "gradient")
     agrees(bench, model)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 100])
 def test_a_graph_of_one_batch_size_is_freed_from_it(batch: int, model: nn.Module, tmp_path: Path) -> None:
     facts, bench = looked(tmp_path, exported(model, tmp_path / "m.onnx", batch=batch))
-    assert (facts.findings, facts.scores_only, facts.independent) == ((), False, True)
+    assert (facts.findings, facts.access, facts.independent) == ((), "gradient", True)
     assert facts.judge.endswith("on the uploaded file, its batch size made free")
     assert bench.loaded.module.batch is None
     agrees(bench, model)
@@ -94,7 +94,7 @@ def hard(batch: int) -> ModelProto:
 def test_a_graph_that_cannot_be_freed_runs_in_passes_of_its_own_size(batch: int, tmp_path: Path) -> None:
     facts, bench = looked(tmp_path, save(hard(batch), tmp_path / "m.onnx"))
     assert facts.judge.endswith(f"on the uploaded file, in passes of {batch} rows")
-    assert (facts.scores_only, facts.independent) == (False, True)
+    assert (facts.access, facts.independent) == ("gradient", True)
     assert isinstance(bench.loaded.search, InParts)
     agrees(bench, Linear())
 
@@ -150,7 +150,7 @@ def test_other_precisions(dtype: torch.dtype, model: nn.Module, tmp_path: Path) 
     weights = tensor("w", WEIGHTS, np.float16 if dtype == torch.float16 else np.float64)
     nodes = [node("Flatten", "x", "flat"), node("MatMul", "flat w", "y")]
     facts, bench = looked(tmp_path, save(graph(nodes, [weights], kinds=(kind, kind)), tmp_path / "m.onnx"))
-    assert not facts.scores_only
+    assert facts.access == "gradient"
     assert bench.loaded.dtype == dtype
     x = bench.rows(torch.arange(50))
     assert torch.allclose(bench.target.verdict(x).float(), Linear()(x), atol=2e-2 if dtype == torch.float16 else 1e-5)
@@ -160,7 +160,7 @@ def test_rows_of_a_size_the_graph_leaves_open(tmp_path: Path) -> None:
     nodes = [node("Conv", "x k", "c"), node("GlobalMaxPool", "c", "p"), node("Flatten", "p", "y")]
     kernels = tensor("k", np.random.default_rng(1).normal(size=(10, 1, 3, 3)))
     facts, bench = looked(tmp_path, save(graph(nodes, [kernels], x=("n", 1, "h", "w")), tmp_path / "m.onnx"))
-    assert (facts.classes, facts.scores_only, bench.loaded.input_shape) == (10, False, None)
+    assert (facts.classes, facts.access, bench.loaded.input_shape) == (10, "gradient", None)
     with pytest.raises(Refused, match="not 7 as declared"):
         looked(tmp_path, tmp_path / "m.onnx", spec=ModelSpec(classes=7))
 
@@ -179,7 +179,7 @@ def test_names_that_differ_in_a_dot_stay_apart(tmp_path: Path) -> None:
     nodes = [node("Flatten", "x", "a/b"), node("Gemm", "a/b w.1", "a.b"), node("Add", "a.b w_1", "y")]
     bias = np.arange(10, dtype=np.float32)
     facts, bench = looked(tmp_path, save(graph(nodes, [tensor("w.1", WEIGHTS), tensor("w_1", bias)]), tmp_path / "m.onnx"))
-    assert not facts.scores_only
+    assert facts.access == "gradient"
     x = bench.rows(torch.arange(20))
     assert torch.allclose(bench.target.logits(x), Linear()(x) + torch.from_numpy(bias), atol=1e-4)
 
@@ -188,10 +188,10 @@ def test_an_operator_torch_has_not_leaves_the_scores(tmp_path: Path) -> None:
     nodes = [node("Flatten", "x", "flat"), node("Gemm", "flat w", "z"), node("Unsqueeze", "z last", "long"), node("DFT", "long", "f")]
     nodes.append(node("ReduceSum", "f last", "y", keepdims=0))
     facts, bench = looked(tmp_path, save(graph(nodes, [tensor("w", WEIGHTS), tensor("last", [2], np.int64)]), tmp_path / "m.onnx"))
-    assert facts.scores_only
-    assert (codes(facts)[:2], facts.independent) == (["score_access_only", "attacks_left_out"], True)
+    assert facts.access == "score"
+    assert (codes(facts)[0], codes(facts)[-1], facts.independent) == ("score_access_only", "attacks_left_out", True)
     assert facts.findings[0].evidence == {"reason": "its operator DFT has no counterpart in torch"}
-    assert facts.findings[1].evidence == {"attacks": ["pgd"]}
+    assert facts.findings[-1].evidence == {"attacks": ["pgd"]}
     assert bench.target.judge is bench.target.search
 
 
@@ -199,7 +199,7 @@ def test_unlike_answers_leave_the_scores(tmp_path: Path) -> None:
     """Random numbers come out differently every time, in torch and in onnxruntime."""
     nodes = [node("RandomNormalLike", "z", "r"), node("Add", "z r", "y")]
     facts, _ = looked(tmp_path, save(linear(*nodes), tmp_path / "m.onnx"))
-    assert facts.scores_only
+    assert facts.access == "score"
     assert {"stochastic_ops", "score_access_only", "attacks_left_out", "not_deterministic"} <= set(codes(facts))
     (said,) = [finding for finding in facts.findings if finding.code == "score_access_only"]
     assert "answers differently" in said.message
@@ -220,7 +220,7 @@ def test_published_networks_reach_their_published_accuracy(name: str, layers: in
     path = realdata / "models" / "vnncomp_mnist_fc_2021" / "onnx" / f"mnist-net_{name}.onnx"
     assert sniff_model(path.read_bytes()[:512], path) == "onnx"
     facts, bench = preflight(orders.order(tmp_path, path, mnist_npz, JOB), torch.device("cpu"), 64)
-    assert (facts.scores_only, facts.independent) == (False, True)
+    assert (facts.access, facts.independent) == ("gradient", True)
     assert codes(facts) == (["gradient_absent"] if layers == 6 else [])  # it is so sure of one row that its loss is flat there
     assert facts.parameters == 784 * 256 + 256 + (layers - 1) * (256 * 256 + 256) + 256 * 10 + 10
     labels = torch.from_numpy(bench.data.labels.copy())

@@ -111,7 +111,7 @@ def test_a_model_of_scores_alone_is_attacked_through_them(scores_only: Path, tmp
 def test_a_suite_is_run_without_what_needs_a_gradient(scores_only: Path, tmp_path: Path) -> None:
     given = ordered(tmp_path, scores_only, {"threats": LINF["threats"][:1], "suite": "quick"})
     facts, _ = preflight(given, torch.device("cpu"), 64)
-    assert {attack.access for attack in feasible(given.job, given.job.threats[0], facts.scores_only)} == {"decision"}
+    assert {attack.access for attack in feasible(given.job, given.job.threats[0], facts)} == {"decision"}
     assert [found.code for found in facts.findings] == ["score_access_only", "attacks_left_out"]
     assert {"fgsm", "pgd"} <= set(facts.findings[1].evidence["attacks"])
 

@@ -136,7 +136,7 @@ def test_other_numbers_of_processes_change_no_bit(done, uploads: Path, tmp_path:
 def test_killed_and_taken_up_again_changes_no_bit(done, uploads: Path, tmp_path: Path) -> None:
     cut = order(tmp_path / "first", uploads / "model.pt2", uploads / "data.npz", JOB)
     shards = Path(cut.out) / "shards"
-    with running(1) as runner:
+    with running(3) as runner:
         for _ in talk(runner, cut):
             if any(shards.glob("*.npz")):
                 break
@@ -154,14 +154,14 @@ def test_damaged_and_foreign_shards_are_done_again(done, uploads: Path, tmp_path
     assert isinstance(serve(again), Done)
     assert report(again).provenance.resumed == 0
     same_seed = order(tmp_path / "damaged", uploads / "model.pt2", uploads / "data.npz", JOB)
-    shutil.copytree(Path(done.out) / "shards", Path(same_seed.out) / "shards")
-    first, second, *_ = sorted((Path(same_seed.out) / "shards").iterdir())
+    assert isinstance(serve(same_seed, processes=3), Done)
+    first, second, _ = sorted((Path(same_seed.out) / "shards").iterdir())
     content = bytearray(first.read_bytes())
     content[len(content) // 2] ^= 1
     first.write_bytes(content)
     second.write_bytes(second.read_bytes()[:1000])
     assert isinstance(serve(same_seed), Done)
-    assert report(same_seed).provenance.resumed == len(list((Path(done.out) / "shards").iterdir())) - 2
+    assert report(same_seed).provenance.resumed == 1
     same(done, same_seed)
 
 

@@ -102,21 +102,31 @@ def asked(tmp_path: Path) -> Order:
     return order(tmp_path, tmp_path / "model", tmp_path / "data", JOB)
 
 
-def test_a_plan_covers_every_row_once_and_belongs_to_what_it_was_made_for(asked: Order) -> None:
-    one = runner.plan(asked, facts(), 64)
-    assert np.array_equal(np.sort(np.concatenate(one.shards)), np.arange(5000))
-    assert all(len(part) % 64 == 0 for part in one.shards[:-1])
-    assert runner.plan(asked, facts(), 64).digest == one.digest
+def test_shards_cover_every_row_once_and_keep_all_processes_busy_to_the_end() -> None:
+    rows = np.random.default_rng(0).permutation(5000)
+    for processes in (1, 2, 3, 8, 200):
+        shards = runner.cut(rows, 3072, 64, processes)
+        assert np.array_equal(np.concatenate(shards), rows)
+        assert all(len(part) % 64 == 0 for part in shards[:-1])
+        assert max(map(len, shards)) <= 1024
+        assert len(shards) % processes == 0 or len(shards) == -(-5000 // 64)
+    assert runner.cut(rows[:0], 3072, 64, 2) == []
+
+
+def test_a_shard_belongs_to_what_it_was_made_for(asked: Order) -> None:
+    one = runner.digest(asked, facts(), 64)
+    assert runner.digest(asked, facts(), 64) == one
     others = [
-        runner.plan(asked, facts(device="H100"), 64),
-        runner.plan(asked, facts(probabilities=True), 64),
-        runner.plan(asked, facts(), 32),
+        runner.digest(asked, facts(device="H100"), 64),
+        runner.digest(asked, facts(probabilities=True), 64),
+        runner.digest(asked, facts(training=7), 64),
+        runner.digest(asked, facts(), 32),
     ]
-    assert len({one.digest, *(other.digest for other in others)}) == 4
+    assert len({one, *others}) == 5
 
 
-def test_large_rows_make_small_shards(asked: Order) -> None:
-    sizes = [len(runner.plan(asked, facts(shape=(50_000, 3, side, side), rows=50_000), 64).shards[0]) for side in (32, 64, 128, 224)]
+def test_large_rows_make_small_shards() -> None:
+    sizes = [len(runner.cut(np.arange(50_000), 3 * side * side, 64, 1)[0]) for side in (32, 64, 128, 224)]
     assert sizes == [1024, 320, 64, 64]
 
 
@@ -136,7 +146,7 @@ def test_when_memory_runs_out_the_tile_is_halved_down_to_16(asked: Order, monkey
         def dismiss(self) -> None: ...
 
     monkeypatch.setattr(runner, "Crew", Crew)
-    monkeypatch.setattr(runner, "_end_with", lambda wire: None)
+    monkeypatch.setattr(runner, "_listen", lambda wire, desk: None)
     monkeypatch.setattr(runner, "_attack", lambda *given: ([], "", 0))
     monkeypatch.setattr(runner.assemble, "write", lambda *given: ("report.json",))
     monkeypatch.setattr(runner, "send", lambda wire, message: None)

@@ -1,0 +1,126 @@
+"""Every defense of the contract as a recipe."""
+
+from typing import assert_never
+
+from sparring.contract.defenses import (
+    IMSAT,
+    LDS,
+    MART,
+    TRADES,
+    VAT,
+    YOPO,
+    AnyDefense,
+    Dropout,
+    FastTraining,
+    FGSMTraining,
+    FreeLB,
+    FreeTraining,
+    GradientPenalty,
+    LabelSmoothing,
+    Noise,
+    PGDTraining,
+    Plain,
+    WeightPenalty,
+)
+from sparring.contract.quantity import Quantity, value
+from sparring.defenses import noise, objectives, penalties, smoothness, updates
+from sparring.defenses.data import Data, Facts
+from sparring.defenses.imsat import neighbour_distances
+from sparring.defenses.objectives import on_perturbed
+from sparring.defenses.perturb import anywhere, beside, centre, one_step, pgd, prediction
+from sparring.defenses.recipe import Perturb, Recipe
+
+EPS, XI = 0.3, 0.01
+"""Length of a virtual adversarial perturbation and of the step that probes for it, as shares of the data's spread."""
+NEAR = 0.001
+"""Standard deviation of the noise that TRADES and MART climb from, as a share of the data's range."""
+FOLDED = "crafted on a copy with its batch norms folded away"
+
+
+def _of_spread(given: Quantity | None, share: float, facts: Facts) -> float:
+    return share * facts.spread if given is None else value(given)
+
+
+def _noise(spec: Noise, facts: Facts) -> Recipe:
+    size = value(spec.size)
+    if spec.where == "input":
+        return Recipe(objectives.noisy_input(noise.on_rows(spec.distribution, size, facts.span), spec.samples))
+    draw = noise.anywhere(spec.distribution, size)
+    make = objectives.noisy_layers if spec.where == "layers" else objectives.noisy_weights
+    return Recipe(make(draw, spec.samples))
+
+
+def _vat(spec: VAT, facts: Facts) -> Recipe:
+    eps, xi = _of_spread(spec.eps, EPS, facts), _of_spread(spec.xi, XI, facts)
+    return Recipe(smoothness.vat(eps, xi, spec.iterations, value(spec.weight), value(spec.entropy), spec.ramp))
+
+
+def _imsat(spec: IMSAT, facts: Facts, data: Data) -> Recipe:
+    far = neighbour_distances(data, spec.neighbour) * value(spec.reach)
+    xi = _of_spread(spec.xi, XI, facts)
+    weights = value(spec.weight), value(spec.balance)
+    return Recipe(smoothness.imsat(lambda row: far[row.cpu()].to(row.device), xi, spec.iterations, *weights))
+
+
+def _pgd(spec: PGDTraining | TRADES | MART, facts: Facts) -> Perturb:
+    """The steps that what is learnt from begins with."""
+    eps = spec.radius(facts.span)
+    alpha, folded = spec.step_size(eps), spec.inner == "folded"
+    if isinstance(spec, PGDTraining):
+        return pgd(spec.norm, eps, alpha, spec.steps, anywhere if spec.start == "random" else centre, folded=folded)
+    near = beside(NEAR * facts.span)
+    if isinstance(spec, TRADES):
+        return pgd(spec.norm, eps, alpha, spec.steps, near, prediction, folded=folded)
+    return pgd(spec.norm, eps, alpha, spec.steps, near, folded=folded)
+
+
+def _adversarial(spec: FGSMTraining | FastTraining | PGDTraining | FreeTraining | YOPO | FreeLB | TRADES | MART, facts: Facts) -> Recipe:
+    eps = spec.radius(facts.span)
+    match spec:
+        case FGSMTraining():
+            return Recipe(on_perturbed, one_step(spec.norm, eps), guard=spec.guard)
+        case FastTraining():
+            return Recipe(on_perturbed, pgd(spec.norm, eps, spec.step_size(eps), 1), guard=spec.guard)
+        case FreeTraining():
+            return Recipe(on_perturbed, update=updates.replay(spec.norm, eps, spec.replays), replays=spec.replays)
+        case YOPO():
+            return Recipe(on_perturbed, update=updates.yopo(spec.norm, eps, spec.step_size(eps), spec.rounds, spec.steps))
+        case FreeLB():
+            return Recipe(on_perturbed, update=updates.accumulate(spec.norm, eps, spec.step_size(eps), spec.steps))
+    notes = (FOLDED,) if spec.inner == "folded" else ()
+    match spec:
+        case PGDTraining():
+            return Recipe(on_perturbed, _pgd(spec, facts), notes=notes)
+        case TRADES():
+            return Recipe(objectives.trades(value(spec.beta)), _pgd(spec, facts), notes=notes)
+        case MART():
+            return Recipe(objectives.mart(value(spec.beta), value(spec.margin)), _pgd(spec, facts), notes=notes)
+    assert_never(spec)
+
+
+def recipe(spec: AnyDefense, facts: Facts, data: Data) -> Recipe:
+    """The recipe of one defense, its defaults taken from facts about the data.
+
+    Raises:
+        ValueError: the data do not admit of it, saying why.
+    """
+    match spec:
+        case Plain():
+            return Recipe(on_perturbed)
+        case Noise():
+            return _noise(spec, facts)
+        case Dropout():
+            return Recipe(objectives.dropped(spec.p))
+        case LabelSmoothing():
+            return Recipe(objectives.smoothed(spec.share))
+        case WeightPenalty():
+            return Recipe(penalties.with_squares(value(spec.l2)), after=penalties.shrunk(value(spec.l1)))
+        case GradientPenalty():
+            return Recipe(penalties.gradient_penalty(spec.of, value(spec.weight), spec.samples))
+        case LDS():
+            return Recipe(smoothness.lds(spec.by, _of_spread(spec.eps, EPS, facts), spec.samples, value(spec.weight)))
+        case VAT():
+            return _vat(spec, facts)
+        case IMSAT():
+            return _imsat(spec, facts, data)
+    return _adversarial(spec, facts)

@@ -1,0 +1,117 @@
+"""How rows are moved against the model: fixed steps on a whole batch. Slopes reach the rows alone, never the weights."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sparring.attacks import random
+from sparring.attacks.norms import Ball, ball
+from sparring.attacks.rows import per_row
+from sparring.contract.threat import Norm
+from sparring.defenses.data import Batch
+from sparring.defenses.layers import Model
+from sparring.defenses.recipe import Perturb
+from sparring.defenses.views import Views
+
+START = 21  # a stream of randomness
+Aim = Callable[[Model, Batch], Tensor]
+"""Labels (B,) or probabilities (B, K) that the prediction is driven away from, held constant."""
+Start = Callable[[Ball, Batch], Tensor]
+
+
+def around(norm: Norm, eps: float, batch: Batch, radius: Tensor | None = None) -> Ball:
+    """The ball about each row of a batch inside the data's bounds; `radius` (B,) overrules `eps`."""
+    size = torch.full((len(batch.x),), eps, dtype=torch.float64, device=batch.x.device) if radius is None else radius
+    return ball(norm, batch.x, size, batch.bounds)
+
+
+def slope(model: Model, aim: Tensor, x: Tensor) -> Tensor:
+    """The gradient (B, …) with respect to x of the cross-entropy between `aim` and each row's prediction.
+
+    The aim is labels (B,), or probabilities (B, K); with the clean prediction for one the gradient is that of KL(p || p'), whose
+    other part is constant. With respect to the logits it is p' - aim, which needs no graph.
+    """
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    off = logits.detach().softmax(1)
+    if aim.dim() == 1:
+        off.scatter_add_(1, aim[:, None], off.new_full((len(off), 1), -1.0))
+    else:
+        off.sub_(aim)
+    (grad,) = torch.autograd.grad(logits, x, off)
+    return grad
+
+
+def labels(model: Model, batch: Batch) -> Tensor:
+    """The labels."""
+    return batch.y
+
+
+def prediction(model: Model, batch: Batch) -> Tensor:
+    """The prediction for the rows as they are."""
+    with torch.no_grad():
+        return model(batch.x).softmax(1)
+
+
+def anywhere(area: Ball, batch: Batch) -> Tensor:
+    """Begin at a point drawn uniformly from the ball."""
+    return area.sample(random.fork(batch.key, START))
+
+
+def centre(area: Ball, batch: Batch) -> Tensor:
+    """Begin at the row itself."""
+    return batch.x
+
+
+def beside(near: float) -> Start:
+    """Begin at Gaussian noise of this standard deviation from the row, in units of the data."""
+    return lambda area, batch: area.project(batch.x + near * random.normals(random.fork(batch.key, START), tuple(batch.x.shape[1:])))
+
+
+def one_step(norm: Norm, eps: float) -> Perturb:
+    """FGSM and FGM: to the end of the ball along the gradient. Goodfellow et al. 2014, Miyato et al. 2016."""
+
+    def perturb(views: Views, batch: Batch) -> Tensor:
+        return around(norm, eps, batch).extreme(slope(views.still, batch.y, batch.x))
+
+    return perturb
+
+
+def pgd(
+    norm: Norm,
+    eps: float,
+    alpha: float,
+    steps: int,
+    start: Start = anywhere,
+    aim: Aim = labels,
+    *,
+    folded: bool = False,
+) -> Perturb:
+    """Projected steepest ascent (Madry et al. 2017); with one longer step it is that of Fast-AT (Wong et al. 2020, algorithm 3)."""
+
+    def perturb(views: Views, batch: Batch) -> Tensor:
+        area, model = around(norm, eps, batch), views.folded() if folded else views.still
+        return ascend(model, aim(model, batch), area, start(area, batch), alpha, steps)
+
+    return perturb
+
+
+def ascend(model: Model, aim: Tensor, area: Ball, x: Tensor, alpha: float, steps: int) -> Tensor:
+    """`steps` times x <- P(x + alpha steepest slope)."""
+    for _ in range(steps):
+        grad = slope(model, aim, x)
+        x = area.project(x.detach() + alpha * area.steepest(grad, x))
+    return x.detach()
+
+
+def scaled(x: Tensor, size: Tensor | float) -> Tensor:
+    """Rows (B, …) of l2 length `size`, a number or (B,); zero rows stay zero, and tiny ones do not underflow.
+
+    Divided by the largest entry first (Miyato et al. 2017, in the code), each row by itself.
+    """
+    peak = per_row(x.flatten(1).abs().amax(1), x)
+    whole = x / peak.clamp_min(1e-30)
+    length = per_row(whole.flatten(1).norm(dim=1), x)
+    sizes = per_row(size.to(x.dtype), x) if isinstance(size, Tensor) else size
+    return whole * (sizes / length.clamp_min(1e-12))

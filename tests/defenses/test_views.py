@@ -1,0 +1,93 @@
+"""One set of weights in several views."""
+
+import torch
+from defenses.cases import batch, convolutional, normed, tensors
+from torch import nn
+
+from sparring.defenses.perturb import pgd, slope
+from sparring.defenses.views import Views
+
+functional = nn.functional
+
+
+def test_only_live_changes_the_running_statistics() -> None:
+    model, x = normed(), batch().x
+    views, before = Views(model), tensors(model)
+    views.quiet(x), views.masked(x), views.still(x)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    views.live(x)
+    assert not torch.equal(model[1].running_mean, before["1.running_mean"])
+
+
+def test_quiet_and_masked_use_the_batch_and_still_the_running_statistics() -> None:
+    model, x = normed(), batch().x
+    views = Views(model)
+    views.reseed(1)
+    live, quiet, masked, still = (view(x).detach() for view in (views.live, views.quiet, views.masked, views.still))
+    assert torch.equal(live, quiet)
+    assert torch.equal(live, masked)
+    assert torch.equal(still, model.eval()(x).detach())
+    assert not torch.equal(still, live)
+
+
+def test_all_views_follow_the_weights() -> None:
+    model, x = normed(), batch().x
+    views = Views(model)
+    before = [view(x).detach() for view in (views.live, views.quiet, views.masked, views.still)]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2)
+    after = [view(x).detach() for view in (views.live, views.quiet, views.masked, views.still)]
+    assert not any(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    assert torch.equal(after[0], after[1])
+
+
+def test_slopes_reach_the_weights_where_they_shall_and_nowhere_else() -> None:
+    model, x = normed(), batch().x.requires_grad_()
+    views = Views(model)
+    for view in (views.masked, views.still):
+        torch.autograd.backward(view(x).sum())
+        assert all(weight.grad is None for weight in model.parameters())
+    for view in (views.live, views.quiet):
+        torch.autograd.backward(view(x).sum())
+        assert all(weight.grad is not None for weight in model.parameters())
+        model.zero_grad()
+    assert x.grad is not None
+
+
+def test_the_slope_is_that_of_cross_entropy_and_of_the_divergence() -> None:
+    views, given = Views(convolutional()), batch()
+    x = given.x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(functional.cross_entropy(views.model(x), given.y, reduction="sum"), x)
+    assert torch.allclose(slope(views.still, given.y, given.x), expected, atol=1e-6)
+    clean = views.model(given.x.flip(0)).softmax(1).detach()
+    (expected,) = torch.autograd.grad(functional.kl_div(views.model(x).log_softmax(1), clean, reduction="sum"), x)
+    assert torch.allclose(slope(views.still, clean, given.x), expected, atol=1e-6)
+
+
+def test_the_folded_copy_finds_nearly_what_the_model_itself_does() -> None:
+    model, given = normed(), batch()
+    for _ in range(20):
+        model(given.x)
+    views = Views(model)
+    exact, folded = (pgd("l2", 0.5, 0.2, 4, folded=each)(views, given) for each in (False, True))
+    assert not torch.equal(exact, folded)
+    assert torch.allclose(exact, folded, atol=1e-4)
+
+
+def test_a_view_with_statistics_of_its_own_begins_every_update_with_the_models() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+            self.register_buffer("passes", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.passes += 1
+            return self.linear(x) + self.passes
+
+    views, x = Views(Counting()), torch.zeros(1, 3)
+    told = [views.live(x), views.quiet(x), views.quiet(x)]
+    views.reseed(2)
+    told.append(views.quiet(x))
+    assert [float((each - told[0])[0, 0].detach()) for each in told] == [0, 1, 2, 1]
