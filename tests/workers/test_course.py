@@ -88,7 +88,7 @@ def test_neither_order_nor_shards_change_a_bit(folder: Path, whole: dict[tuple[i
     assert {key: row for each in found for key, row in each.items()} == whole
 
 
-@pytest.mark.parametrize("tile", [32, 256])
+@pytest.mark.parametrize("tile", [32, pytest.param(256, marks=pytest.mark.slow)])
 def test_between_tiles_hardly_a_verdict_differs(folder: Path, whole: dict[tuple[int, int], Row], tile: int) -> None:
     given, bench = bench_of(folder, BRIEF, tile)
     other = rows_of(attack_shard(given.job, bench, np.arange(ALL), lambda more: None))
@@ -120,6 +120,7 @@ def agrees(given: Order, whole: dict[tuple[int, int], Row]) -> None:
     assert table(given) == {key: (names[row.broken_by], str(row.prediction), str(row.queries), row.x) for key, row in whole.items()}
 
 
+@pytest.mark.slow
 def test_after_a_kill_another_number_of_processes_ends_with_the_same_bits(
     folder: Path, whole: dict[tuple[int, int], Row], tmp_path: Path
 ) -> None:
