@@ -1,5 +1,6 @@
 """A runner as a process: the files it leaves, and that kills, processes and re-runs change no bit of them."""
 
+import contextlib
 import csv
 import os
 import shutil
@@ -251,3 +252,36 @@ def test_a_runner_at_work_ends_with_its_wire(uploads: Path, tmp_path: Path) -> N
         assert members
         runner.wire.close()
         wait_for(lambda: all(gone(pid) for pid in [runner.pid, *members]))
+
+
+def peak(pids: list[int]) -> int:
+    """Bytes that the largest of these processes ever held."""
+    found = [0]
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{pid}/status").read_text()
+            found += [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")]
+    return max(found)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows(uploads: Path, tmp_path: Path) -> None:
+    """Seven thousand more rows take a kilobyte each, and shards that are four times as long what an attack holds of them."""
+    images, _ = orders.digits()
+    job = {"threats": [{"norm": "linf", "eps": 0.1}], "attacks": [{"kind": "fgsm"}, {"kind": "apgd", "steps": 3}]}
+    peaks = []
+    for rows in (1000, 8000):
+        np.savez(tmp_path / f"{rows}.npz", x=images[np.arange(rows) % len(images)])
+        given = order(tmp_path / str(rows), uploads / "model.pt2", tmp_path / f"{rows}.npz", job)
+        most = 0
+        with running(2) as runner:
+            for said in talk(runner, given):
+                last = said
+                if isinstance(said, Told):
+                    members = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()
+                    most = max(most, peak([runner.pid, *map(int, members)]))
+        assert isinstance(last, Done)
+        assert report(given).threats[0].each[0].entered == rows
+        peaks.append(most)
+    state = 20 * (512 - 128) * images[0].size * 4
+    assert peaks[1] - peaks[0] < 7000 * 1024 + state, "of all rows an attack would hold 36 MB"
