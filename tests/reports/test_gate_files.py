@@ -87,7 +87,9 @@ def test_sarif_says_what_became_of_each_rule_at_its_line():
 
 def test_sarif_fingerprints_tell_rules_apart_and_stay():
     prints = [r["partialFingerprints"] for r in results(verdicts.verdict()).values()]
-    again = [r["partialFingerprints"] for r in results(verdicts.verdict(*(r.model_copy(update={"line": 99}) for r in verdicts.ALL))).values()]
+    again = [
+        r["partialFingerprints"] for r in results(verdicts.verdict(*(r.model_copy(update={"line": 99}) for r in verdicts.ALL))).values()
+    ]
     assert prints == again
     assert len({json.dumps(each) for each in prints}) == len(prints)
 
