@@ -139,17 +139,17 @@ def accept(
 ) -> None:
     """Run the evaluation a policy asks for, and keep what became of each row as what later runs are compared with."""
     from sparring import show
-    from sparring.contract.gate import Branch
+    from sparring.contract.gate import BaselinePlace
     from sparring.gate import baselines
     from sparring.gate.policy import read
     from sparring.gate.run import Wanted, baseline_file, baseline_name, evaluate
-    from sparring.parsing import checked
+    from sparring.parsing import made
 
     found = read(policy)
     file = baseline_file(found)
     kept = baselines.load(file)
     wanted = Wanted(found, model, job=job)
-    of = checked(Branch, branch, "--branch") if branch else None
+    of = made(BaselinePlace, "", branch=branch).branch if branch else None
     fresh = baselines.accepted(found.policy, evaluate(wanted), baseline_name(wanted), of)
     baselines.save(file, kept.replaced(fresh))
     name, branch = fresh[0].key.model, fresh[0].key.branch
