@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sparring.contract.jobs import Craft, Evaluate
+from sparring.contract.jobs import Job
 from sparring.contract.report import Report, ThreatResult
 from sparring.contract.resources import DatasetInfo, JobInfo, KeyInfo, ModelInfo
 from sparring.reports import text
@@ -178,7 +178,7 @@ def jobs(found: Iterable[JobInfo]) -> None:
 
 def job(found: JobInfo) -> None:
     """One job, with its settings and the files it left."""
-    asked: Evaluate | Craft = found.job
+    asked: Job = found.job
     reason = found.reason
     times = [(name, at.isoformat(" ", "seconds")) for name in ("created", "started", "finished") if (at := getattr(found, name))]
     facts(

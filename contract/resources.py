@@ -8,6 +8,7 @@ from pydantic import Field
 from sparring.contract.attacks import Access, Knowledge
 from sparring.contract.base import Frozen
 from sparring.contract.jobs import Job
+from sparring.contract.retrained import Lineage
 from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
 from sparring.contract.states import Progress, Reason, State
 from sparring.contract.threat import Norm
@@ -27,6 +28,8 @@ class ModelInfo(Frozen):
     format: ModelFormat
     spec: ModelSpec
     created: datetime
+    lineage: Lineage | None = None
+    """Where it comes from, if a job made it."""
 
 
 class DatasetInfo(Frozen):
@@ -67,6 +70,8 @@ class JobInfo(Frozen):
     started: datetime | None = None
     finished: datetime | None = None
     artifacts: tuple[ArtifactInfo, ...] = ()
+    models: tuple[str, ...] = ()
+    """Ids of the models it made, the one that did best on the validation rows first."""
 
 
 class EventInfo(Frozen):

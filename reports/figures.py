@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -12,6 +13,7 @@ from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
 from PIL import Image
 
+from sparring.contract.retrained import Epoch
 from sparring.reports.text import Curve
 
 _COLOURS = {"#010203": "--ink", "#010204": "--muted", "#010205": "--hairline", "#010206": "--accent"}
@@ -85,10 +87,40 @@ def curve_svg(curve: Curve, ident: str) -> str:
         axes.tick_params(length=0, pad=6)
         file = io.StringIO()
         page.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _for_page(file.getvalue(), curve, ident)
+    label = f"Accuracy against eps, norm {curve.title}; the numbers stand in the table beside it."
+    return _for_page(file.getvalue(), label, ident)
 
 
-def _for_page(svg: str, curve: Curve, ident: str) -> str:
+def training_svg(curve: Sequence[Epoch], ident: str) -> str:
+    """Draw how a model did while it was trained: accuracy on the validation rows above, the loss below; an `<svg>` as of `curve_svg`."""
+    lines = (("clean", "clean", _INK, _DASHES[0]), ("single", "single step", _MUTED, _DASHES[1]), ("robust", "PGD", _ACCENT, _DASHES[0]))
+    with mpl.rc_context(_STYLE):
+        page = Figure(figsize=(4.2, 3.4), layout="constrained")
+        accuracy, loss = page.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        for field, name, colour, dashes in lines:
+            known = [(epoch.epoch, 100 * score.rate) for epoch in curve if (score := getattr(epoch, field)) is not None]
+            if known:
+                accuracy.plot(*zip(*known, strict=True), color=colour, linewidth=1.4, linestyle=dashes, label=name)
+        known = [(epoch.epoch, epoch.loss) for epoch in curve if epoch.loss is not None]
+        if known:
+            loss.plot(*zip(*known, strict=True), color=_MUTED, linewidth=1.2)
+        accuracy.set(ylim=(0, 100), ylabel="accuracy, %")
+        accuracy.set_yticks(range(0, 101, 20))
+        loss.set(xlabel="epoch", ylabel="loss, nats")
+        loss.locator_params(axis="x", nbins=6, integer=True)
+        loss.locator_params(axis="y", nbins=3)
+        for axes in (accuracy, loss):
+            axes.grid(axis="y")
+            axes.spines[["top", "right", "left"]].set_visible(False)
+            axes.tick_params(length=0, pad=6)
+        if accuracy.lines:
+            page.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8, handlelength=2.4)
+        file = io.StringIO()
+        page.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _for_page(file.getvalue(), "Accuracy on the validation rows, and the loss, by epoch.", ident)
+
+
+def _for_page(svg: str, label: str, ident: str) -> str:
     svg = svg[svg.index("<svg") :]
     # As written the style speaks to every element of the page around it.
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
@@ -96,7 +128,6 @@ def _for_page(svg: str, curve: Curve, ident: str) -> str:
     svg = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1", svg)
     for stand_in, name in _COLOURS.items():
         svg = svg.replace(stand_in, f"var({name})")
-    label = f"Accuracy against eps, norm {curve.title}; the numbers stand in the table beside it."
     opening = f'<svg role="img" aria-label="{label}" style="stroke-linejoin: round"'
     return re.sub(r'<svg(?: (?:width|height)="[^"]*")*', opening, svg, count=1).strip()
 
