@@ -7,6 +7,7 @@ from pydantic import Field
 
 from sparring.contract.attacks import Access, Knowledge
 from sparring.contract.base import Frozen
+from sparring.contract.defenses.base import Family
 from sparring.contract.jobs import Job
 from sparring.contract.retrained import Lineage
 from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
@@ -131,6 +132,25 @@ class AttackInfo(Frozen):
     """It searches inside a given eps (as against looking for the smallest one)."""
     targetable: bool
     """It can be asked to reach a class, and not only to leave one."""
+    settings: dict[str, Any]
+
+
+class DefenseInfo(Frozen):
+    """A defense of the contract: what it is, and the JSON Schema of its settings."""
+
+    kind: str
+    title: str
+    summary: str
+    description: tuple[str, ...]
+    """The summary, and whatever else is to be said, in paragraphs."""
+    paper: str
+    family: Family
+    gradients: int
+    """Times each row goes forward and back through the model in one epoch, at the defaults; plain training is 1."""
+    labelled: bool
+    """It needs labels."""
+    unlabelled: bool
+    """It learns from rows without labels too, where there are any."""
     settings: dict[str, Any]
 
 

@@ -24,9 +24,7 @@ GRADIENTS = (
     "Change: points of accuracy gained or lost against the model as it was, on the same rows; p: McNemar's exact test."
 )
 """What the columns of the table mean."""
-CHOSEN = (
-    "The epoch of each defense, and the defense that is handed on, were chosen on the validation rows; nothing was chosen on the test rows."
-)
+CHOSEN = "Epochs, and the defense that is handed on, were chosen on the validation rows; nothing was chosen on the test rows."
 
 
 class Table(NamedTuple):
@@ -96,8 +94,9 @@ def trained_text(result: DefenseResult) -> str:
 def parts_text(report: RetrainReport) -> str:
     """`1,258 rows to learn from, 180 to choose on, 359 to measure`."""
     parts = report.parts
-    told = f"{text.number(parts.training)} rows to learn from, {text.number(parts.validation)} to choose on, {text.number(parts.test)} to measure"
-    return f"{told}; {text.number(parts.unlabelled)} without labels" if parts.unlabelled else told
+    given = [(parts.training, "rows to learn from"), (parts.validation, "to choose on"), (parts.test, "to measure")]
+    given += [(parts.unlabelled, "without labels")] if parts.unlabelled else []
+    return ", ".join(f"{text.number(count)} {purpose}" for count, purpose in given)
 
 
 def defense_word(defense: AnyDefense, *, whole: bool = False) -> str:
@@ -131,9 +130,8 @@ def command(report: RetrainReport) -> str:
     for threat in job.threats:
         words += ["--threat", f"{threat.norm}:{threat.eps}{':targeted' if threat.targeted else ''}"]
     words += ["--epochs", str(job.training.epochs), *(["--scratch"] if job.scratch else [])]
-    own = [
-        f"{name}={value}" for name, value in settings(job.training) if name != "epochs" and not (name == "seed" and value == str(job.seed))
-    ]
+    shared = {("epochs", str(job.training.epochs)), ("seed", str(job.seed))}
+    own = [f"{name}={value}" for name, value in settings(job.training) if (name, value) not in shared]
     words += ["--training", ",".join(own)] if own else []
     for name in ("validation", "held_out", "precision", "suite", "device"):
         if (value := getattr(job, name)) != Retrain.model_fields[name].default:

@@ -1,6 +1,7 @@
 """The course of a job that trains, as the runner directs it: part the rows, measure the model, train, measure what came of it."""
 
 import hashlib
+import importlib
 import json
 import os
 import time
@@ -76,7 +77,7 @@ def retrain(order: TrainingOrder, means: "Means", measure: Measure) -> tuple[Ret
     report = RetrainReport(
         job=order.job,
         model=before.report.model,
-        data=_data(order, first.run.facts),
+        data=_data(order, parted),
         parts=Parts(training=parted.training, validation=parted.validation, test=parted.test, unlabelled=parted.unlabelled),
         threats=threats,
         before=before.report,
@@ -155,6 +156,8 @@ def _train(order: TrainingOrder, means: "Means", facts: Facts, threats: tuple[Th
     missing = [at for at, own in enumerate(folders) if recall(own, plan) is None]
     shares = [0.0 if at in missing else 1.0 for at in range(len(folders))]
     means.pace.phase("train", sum(costs), sum(cost for at, cost in enumerate(costs) if at not in missing))
+    if missing:  # every row process would else spend seconds on what optimisers and exports import when they are first used
+        importlib.import_module("torch._dynamo")
     crew = Crew(None, means.device, means.processes, means.desk)
     try:
         for answer in crew.work([Train(order, at, facts, threats, folders[at], plan) for at in missing]):
@@ -235,13 +238,13 @@ def _result(order: TrainingOrder, at: int, result: Result, before: Tried, after:
     return made.model_copy(update={"findings": (*result.findings, *verdict.findings(made))})
 
 
-def _data(order: TrainingOrder, facts: Facts) -> DataFacts:
+def _data(order: TrainingOrder, parted: Parted) -> DataFacts:
     given = order.data
     return DataFacts(
         **{name: getattr(given, name) for name in ("id", "name", "sha256", "format")},
-        spec=facts.spec,
-        shape=facts.shape,
-        dtype=facts.dtype,
+        spec=parted.spec,
+        shape=parted.shape,
+        dtype=parted.dtype,
         labelled=True,
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparring.contract.retrain import Retrain
 from sparring.contract.runner import Other, TrainingOrder
+from sparring.contract.specs import DataSpec
 from sparring.defenses.data import Data, facts, in_memory
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
@@ -60,6 +61,10 @@ class Parted(NamedTuple):
     """From the lowest to the highest legal value; without bounds four standard deviations of an entry."""
     sha256: str
     """Of the test rows as a file of their own; empty where they were given."""
+    shape: tuple[int, ...]
+    """Of all the data, rows first."""
+    dtype: str
+    spec: DataSpec
 
 
 def part(order: TrainingOrder, path: Path) -> Parted:
@@ -82,7 +87,8 @@ def part(order: TrainingOrder, path: Path) -> Parted:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     measured = len(parts.test) if test is None else len(test)
-    return Parted(len(parts.training), len(parts.validation), measured, 0 if spare is None else len(spare), span, digest)
+    counts = len(parts.training), len(parts.validation), measured, 0 if spare is None else len(spare)
+    return Parted(*counts, span, digest, data.shape, data.dtype, data.spec)
 
 
 def _evenly(drawn: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
