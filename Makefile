@@ -50,12 +50,12 @@ overhead: .venv/.tools ## Measure the overhead of the service itself
 busy: .venv/.tools ## Measure how busy an endpoint of 20 ms is kept
 	@$(BIN)/python -P benchmarks/busy.py
 
-docs: .venv/.installed ## Write what docs/ says of the API, the schemas and the attacks
+docs: .venv/.installed ## Write what docs/ says of the API, the schemas, the attacks and the defenses
 	@mkdir -p docs/schemas
 	@$(BIN)/python -P -m sparring.service.openapi > docs/openapi.json
 	@for name in job report; do \
 		$(BIN)/python -P -m sparring.service.openapi --schema $$name > docs/schemas/$$name.schema.json || exit 1; done
-	@$(BIN)/python -P -m sparring.guide docs/attacks.md
+	@$(BIN)/python -P -m sparring.guide docs/attacks.md docs/defenses.md
 
 # A bare environment decides the versions; a build of torch for another machine must not slip in.
 lock: ## Refresh constraints/cpu.txt from what the registry offers today

@@ -20,6 +20,18 @@ _BY_SUFFIX = {
 }
 
 
+_OF_TRAINING = {
+    ".html": "report.html",
+    ".json": "report.json",
+    ".md": "report.md",
+    ".npz": "test.npz",
+    ".pt2": "model.pt2",
+    ".safetensors": "model.safetensors",
+    ".onnx": "model.onnx",
+    ".pt": "model.pt",
+}
+
+
 class Output(NamedTuple):
     """A file to write, and the job's file it is a copy of."""
 
@@ -27,23 +39,25 @@ class Output(NamedTuple):
     artifact: str
 
 
-def outputs(paths: Sequence[Path], *, crafting: bool = False, said: str = "-o") -> tuple[Output, ...]:
+def outputs(paths: Sequence[Path], *, crafting: bool = False, training: bool = False, said: str = "-o") -> tuple[Output, ...]:
     """What each `-o` asks for.
 
     Args:
         paths: as given.
         crafting: an .npz means the crafted dataset, unless it is called examples.npz.
+        training: they are of a job that trains: the model in any of its forms, the report, and the test rows as an .npz.
         said: the option by which they were given.
 
     Raises:
         UsageProblem: unknown suffix, no such folder, a folder in the way, not writable, the same file twice.
     """
     found: list[Output] = []
+    known = _OF_TRAINING if training else _BY_SUFFIX
     for path in paths:
-        artifact = _BY_SUFFIX.get(path.suffix.lower())
+        artifact = known.get(path.suffix.lower())
         if artifact is None:
             raise UsageProblem(
-                f"{said} {path}: nothing is written as {path.suffix or 'a file without a suffix'}", f"Known are {', '.join(_BY_SUFFIX)}"
+                f"{said} {path}: nothing is written as {path.suffix or 'a file without a suffix'}", f"Known are {', '.join(known)}"
             )
         if crafting and artifact == "examples.npz" and path.name != "examples.npz":
             artifact = "crafted.npz"

@@ -10,6 +10,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sparring.contract.attacks import ATTACKS, AttackSpec, describe
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
+from sparring.contract.defenses import DEFENSES, AnyDefense, Training
+from sparring.contract.defenses import describe as defenses
 from sparring.contract.endpoints import AnyEndpoint, Budget, HttpEndpoint, OpenInference
 from sparring.contract.refs import Ref
 from sparring.contract.threat import Norm, Threat
@@ -28,6 +30,17 @@ ALIASES = {
     "ufgsm": "fgsm:labels=predicted",
 }
 """Short names of attacks with some settings; more settings may follow them, as in `apgd-t:steps=50`."""
+DEFENSE_KINDS = {defenses.kind(defense): defense for defense in DEFENSES}
+"""Defenses by the name they are asked for."""
+DEFENSE_ALIASES = {
+    "fgsm-at": "fgsm",
+    "fast-at": "fast",
+    "pgd-at": "pgd",
+    "free-at": "free",
+    "l1": "weight_penalty:l1=1e-4,l2=0",
+    "l2": "weight_penalty:l2=1e-3",
+}
+"""Short names of defenses with some settings; more settings may follow them."""
 _REF = re.compile(get_args(Ref)[1].metadata[0].pattern)
 
 
@@ -95,6 +108,55 @@ def _nested(spec: type[BaseModel], given: dict[str, str]) -> dict[str, Any]:
         kind = given.get("attack") or spec.model_fields["attack"].default.kind
         own["attack"] = {"kind": kind} | inner
     return own
+
+
+def _settings(option: str, text: str, rest: str, kind: type[BaseModel], name: str, hint: str) -> dict[str, Any]:
+    """`beta=3,steps=10` as settings of `kind`; several words of one setting stand with + between them."""
+    known = {field: about.default for field, about in kind.model_fields.items() if field != "kind"}
+    given: dict[str, Any] = {}
+    for part in rest.split(",") if rest else ():
+        setting, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise UsageProblem(f"{option} {text}: {part.strip()!r} is not of the form setting=value", hint)
+        if setting not in known:
+            raise UsageProblem(f"{option} {text}: {name} has no setting {setting!r}", hint)
+        if setting in given:
+            raise UsageProblem(f"{option} {text}: {setting} is given twice")
+        given[setting] = value.split("+") if isinstance(known[setting], tuple) else value
+    return given
+
+
+def unknown_defense(name: str, where: str) -> UsageProblem:
+    """What is raised for a name that no defense has; `where` leads the message."""
+    known = f"Known are {', '.join(DEFENSE_KINDS)}; and for short {', '.join(DEFENSE_ALIASES)}"
+    return UsageProblem(f"{where}there is no defense {name!r}", known)
+
+
+def defense(text: str) -> AnyDefense:
+    """`pgd:eps=8/255,steps=10` as a defense; settings left out stand at their defaults.
+
+    Raises:
+        UsageProblem: names the setting that is wrong, and lists those there are.
+    """
+    name, _, rest = text.partition(":")
+    kind, _, preset = DEFENSE_ALIASES.get(name, name).partition(":")
+    if kind not in DEFENSE_KINDS:
+        raise unknown_defense(name, f"--defense {text}: ")
+    spec = DEFENSE_KINDS[kind]
+    known = [field for field in spec.model_fields if field != "kind"]
+    hint = f"{name} knows {', '.join(known) or 'none'}; see `sparring defenses show {name}`"
+    given = dict(part.split("=") for part in preset.split(",") if part)
+    found: AnyDefense = made(spec, f"--defense {text}", **given | _settings("--defense", text, rest, spec, name, hint))
+    return found
+
+
+def training(text: str, **given: Any) -> Training:
+    """`optimizer=sgd,rate=0.05` as the settings of a training, beside those that have options of their own."""
+    hint = f"Known are {', '.join(Training.model_fields)}"
+    said = _settings("--training", text, text, Training, "the training", hint)
+    if both := given.keys() & said.keys():
+        raise UsageProblem(f"--training {text}: {min(both)} is given twice", f"Leave it to --{min(both)}")
+    return made(Training, f"--training {text}" if text else "", **said, **given)
 
 
 def threat(text: str) -> Threat:

@@ -18,7 +18,21 @@ from pydantic import TypeAdapter
 from sparring.contract.endpoints import AnyEndpoint
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Report
-from sparring.contract.resources import AttackInfo, DatasetInfo, EventInfo, JobInfo, KeyInfo, ModelInfo, NewKey, Page, SuiteInfo, WorkerInfo
+from sparring.contract.resources import (
+    AttackInfo,
+    DatasetInfo,
+    DefenseInfo,
+    EventInfo,
+    JobInfo,
+    KeyInfo,
+    ModelInfo,
+    NewKey,
+    Page,
+    SuiteInfo,
+    WorkerInfo,
+)
+from sparring.contract.retrain import Retrain
+from sparring.contract.retrained import REPORT, RetrainReport
 from sparring.contract.specs import DataSpec, ModelReading, ModelSpec
 from sparring.contract.states import FINAL, State
 from sparring.errors import ServiceAway, UsageProblem
@@ -137,7 +151,7 @@ class Jobs:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    def submit(self, job: Evaluate | Craft, key: str | None = None) -> JobInfo:
+    def submit(self, job: Evaluate | Craft | Retrain, key: str | None = None) -> JobInfo:
         """Submit a job. The same idempotency key with the same job gives the job that was submitted before; a fresh key unless given."""
         headers = {"Idempotency-Key": key or uuid.uuid4().hex, "Content-Type": "application/json"}
         return self._wire.ask(self._info, "POST", "/v1/jobs", headers=headers, content=job.model_dump_json())
@@ -193,8 +207,30 @@ class Jobs:
         self._wire.request("DELETE", f"/v1/jobs/{_part(job_id)}")
 
     def report(self, job_id: str) -> Report:
-        """The report; ApiError 409 while the job is not finished, and when it failed."""
-        return self._wire.ask(TypeAdapter(Report), "GET", f"/v1/jobs/{_part(job_id)}/report.json")
+        """The report of a job that attacks; ApiError 409 while it is not finished, and when it failed.
+
+        Raises:
+            UsageProblem: the job has trained; `retrained` is its report.
+        """
+        found = self.any_report(job_id)
+        if isinstance(found, RetrainReport):
+            raise UsageProblem(f"{job_id} has trained a model, and its report is of another kind", "Ask for retrained()")
+        return found
+
+    def retrained(self, job_id: str) -> RetrainReport:
+        """The report of a job that trains; ApiError as for `report`.
+
+        Raises:
+            UsageProblem: the job has only attacked.
+        """
+        found = self.any_report(job_id)
+        if isinstance(found, Report):
+            raise UsageProblem(f"{job_id} has trained nothing", "Ask for report()")
+        return found
+
+    def any_report(self, job_id: str) -> Report | RetrainReport:
+        """The report of a job of any kind; ApiError as for `report`."""
+        return self._wire.ask(REPORT, "GET", f"/v1/jobs/{_part(job_id)}/report.json")
 
     def artifact(self, job_id: str, name: str, dest: str | Path) -> Path:
         """Download a file the job left, such as `rows.csv`, to the path `dest`; a file there is replaced once all bytes are here.
@@ -260,6 +296,10 @@ class Client:
     def attacks(self) -> tuple[AttackInfo, ...]:
         """Every attack a job may name."""
         return self._wire.ask(TypeAdapter(tuple[AttackInfo, ...]), "GET", "/v1/attacks")
+
+    def defenses(self) -> tuple[DefenseInfo, ...]:
+        """Every defense a job may name."""
+        return self._wire.ask(TypeAdapter(tuple[DefenseInfo, ...]), "GET", "/v1/defenses")
 
     def suites(self) -> tuple[SuiteInfo, ...]:
         """The pinned lists of attacks."""

@@ -9,9 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sparring.contract.jobs import Craft, Evaluate
-from sparring.contract.report import Report, ThreatResult
+from sparring.contract.base import numbered
+from sparring.contract.jobs import Job
+from sparring.contract.report import Finding, Report, ThreatResult
 from sparring.contract.resources import DatasetInfo, JobInfo, KeyInfo, ModelInfo
+from sparring.contract.retrain import Retrain
+from sparring.contract.retrained import Lineage, RetrainReport
+from sparring.reports import retrained_text as words
 from sparring.reports import text
 
 WIDE = 200
@@ -72,10 +76,13 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
 
 def findings(report: Report) -> None:
     """The warnings of a report on stdout, and what else spoke against a number."""
-    for finding in (*report.warnings, *(found for result in report.threats for found in text.own_evidence(result, report))):
-        console().print(
-            Text.assemble(("warning ", "bold yellow"), text.visible(f"{finding.message} {finding.hint}".strip())), soft_wrap=True
-        )
+    _warn((*report.warnings, *(found for result in report.threats for found in text.own_evidence(result, report))))
+
+
+def _warn(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        told = text.visible(f"{finding.message} {finding.hint}".strip())
+        console().print(Text.assemble(("warning ", "bold yellow"), told), soft_wrap=True)
 
 
 def report(found: Report) -> None:
@@ -97,6 +104,34 @@ def report(found: Report) -> None:
         _attacks(result, cascaded)
     _minimal(found)
     _corruptions(found)
+
+
+def any_report(found: Report | RetrainReport) -> None:
+    """A report of any kind on stdout."""
+    report(found) if isinstance(found, Report) else retrained(found)
+
+
+def retrained(found: RetrainReport) -> None:
+    """The report of a retrain job on stdout: what came of it, warnings, advice, defenses side by side, attacks before and after."""
+    console().print(Text(words.headline(found), style="bold"), soft_wrap=True)
+    tell(f"{words.parts_text(found)}; attacks: {text.suite_text(found.before)}")
+    _warn(found.warnings)
+    for sentence in found.advice:
+        tell(sentence)
+    console().print()
+    _table("defenses", words.comparison(found))
+    tell(words.GRADIENTS)
+    for at, threat in enumerate(found.threats):
+        console().print()
+        _table(text.threat_text(threat), words.attacks(found, at))
+    for result in found.each:
+        tell(f"{result.name}: {words.trained_text(result)}")
+
+
+def _table(title: str, found: words.Table) -> None:
+    """Columns whose names are alike are told apart by their number: a table of the terminal knows them by name."""
+    names = numbered(name.lower() for name in found.head)
+    table(title, names, found.rows, names[1:])
 
 
 def _attacks(result: ThreatResult, cascaded: bool) -> None:
@@ -159,7 +194,14 @@ def upload(found: ModelInfo | DatasetInfo) -> None:
     """One model or dataset."""
     declared = found.spec.model_dump_json(exclude_none=True)
     pairs = [(name, getattr(found, name)) for name in ("id", "name", "sha256", "format")]
-    facts([*pairs, ("size", text.size(found.size)), ("declared", declared), ("created", found.created.isoformat(" ", "seconds"))])
+    made = _lineage(found.lineage) if isinstance(found, ModelInfo) and found.lineage else ()
+    facts([*pairs, ("size", text.size(found.size)), ("declared", declared), ("created", found.created.isoformat(" ", "seconds")), *made])
+
+
+def _lineage(lineage: Lineage) -> tuple[tuple[str, object], ...]:
+    recipe = lineage.recipe
+    how = f"{words.defense_word(recipe.defense)}, epoch {recipe.epoch} of {recipe.training.epochs}, seed {lineage.seed}"
+    return ("trained from", lineage.parent), ("on", lineage.data), ("by", how), ("and", lineage.unlabelled)
 
 
 def _progress(job: JobInfo) -> str:
@@ -178,7 +220,7 @@ def jobs(found: Iterable[JobInfo]) -> None:
 
 def job(found: JobInfo) -> None:
     """One job, with its settings and the files it left."""
-    asked: Evaluate | Craft = found.job
+    asked: Job = found.job
     reason = found.reason
     times = [(name, at.isoformat(" ", "seconds")) for name in ("created", "started", "finished") if (at := getattr(found, name))]
     facts(
@@ -195,7 +237,9 @@ def job(found: JobInfo) -> None:
             *times,
             ("model", asked.model),
             ("data", asked.data),
+            ("defenses", ", ".join(map(words.defense_word, asked.defenses)) if isinstance(asked, Retrain) else ""),
             ("threats", ", ".join(map(text.threat_text, asked.threats))),
+            ("models made", ", ".join(found.models)),
             ("files", ", ".join(f"{a.name} ({text.size(a.size)})" for a in found.artifacts)),
         ]
     )

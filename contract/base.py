@@ -23,3 +23,13 @@ def require_kind(given: Any, known: Iterable[type[BaseModel]]) -> Any:
     if isinstance(given, dict) and "kind" not in given:
         raise ValueError(f"the kind is missing: give one of {', '.join(model.model_fields['kind'].default for model in known)}")
     return given
+
+
+def numbered(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Each kind as a unique name, numbered from the second on: `pgd`, `pgd-2`."""
+    seen: dict[str, int] = {}
+    result = []
+    for kind in kinds:
+        seen[kind] = seen.get(kind, 0) + 1
+        result.append(kind if seen[kind] == 1 else f"{kind}-{seen[kind]}")
+    return tuple(result)

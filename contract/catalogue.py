@@ -1,7 +1,9 @@
-"""What can be asked for, as it is told over HTTP and by the commands: every attack, with the schema of its settings, and every suite."""
+"""What can be asked for, over HTTP and by the commands: attacks and defenses with the schema of their settings, and suites."""
 
 from sparring.contract.attacks import ATTACKS, CASCADES, PURPOSES, SUITES, describe
-from sparring.contract.resources import AttackInfo, SuiteInfo
+from sparring.contract.defenses import DEFENSES
+from sparring.contract.defenses import describe as defenses
+from sparring.contract.resources import AttackInfo, DefenseInfo, SuiteInfo
 
 ATTACK_INFOS: dict[str, AttackInfo] = {
     describe.kind(attack): AttackInfo(
@@ -18,6 +20,23 @@ ATTACK_INFOS: dict[str, AttackInfo] = {
         settings=attack.model_json_schema(),
     )
     for attack in ATTACKS
+}
+"""By kind, in the order of the contract."""
+
+DEFENSE_INFOS: dict[str, DefenseInfo] = {
+    defenses.kind(defense): DefenseInfo(
+        kind=defenses.kind(defense),
+        title=defense.title,
+        summary=defenses.description(defense)[0],
+        description=(*defenses.description(defense), *defenses.notes(defense)),
+        paper=defense.paper,
+        family=defense.family,
+        gradients=defense().gradients,
+        labelled=defense.labelled,
+        unlabelled=defense.unlabelled,
+        settings=defense.model_json_schema(),
+    )
+    for defense in DEFENSES
 }
 """By kind, in the order of the contract."""
 

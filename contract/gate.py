@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Discriminator, Field, ValidationError, mod
 from sparring.contract.attacks import AttackSpec, Knowledge, SuiteName
 from sparring.contract.base import Frozen
 from sparring.contract.endpoints import Budget
-from sparring.contract.jobs import Evaluate, Rows, Seconds, Seed, Where
+from sparring.contract.fields import Rows, Seconds, Seed, Where
+from sparring.contract.jobs import Evaluate
 from sparring.contract.quantity import Listed, NotBool, NotEmpty
 from sparring.contract.refs import Ref
 from sparring.contract.resources import Name

@@ -20,15 +20,11 @@ from sparring.contract.attacks import (
 from sparring.contract.base import Frozen, require_kind
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
 from sparring.contract.endpoints import AnyEndpoint, Budget
-from sparring.contract.quantity import Listed, NotBool, NotEmpty
+from sparring.contract.fields import Rows, Seconds, Seed, Where
+from sparring.contract.quantity import Listed, NotEmpty
 from sparring.contract.refs import Need, Ref
+from sparring.contract.retrain import Retrain
 from sparring.contract.threat import Norm, Threat
-
-Seconds = Annotated[int, Field(ge=1, le=30 * 24 * 3600), NotBool]
-Seed = Annotated[int, Field(ge=0, lt=2**63), NotBool]
-Rows = Annotated[int, Field(ge=1), NotBool]
-Where = Literal["auto", "cpu", "gpu"]
-"""`auto`: a GPU worker when one is alive, else any."""
 
 
 def _fits(attack: AttackSpec, threat: Threat, where: str) -> None:
@@ -171,18 +167,25 @@ class Craft(Frozen):
         return _needs(self.training, [("/attack", self.attack)])
 
 
+Attacking = Evaluate | Craft
+"""Jobs that attack a model as it is."""
+KINDS = (Evaluate, Craft, Retrain)
 # Discriminator, not Field: FastAPI would take a Field for its own, and apply it to what the validator returns.
-Job = Annotated[Evaluate | Craft, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, (Evaluate, Craft)))]
-JOB: TypeAdapter[Evaluate | Craft] = TypeAdapter(Job)
+AttackJob = Annotated[Attacking, Discriminator("kind")]
+Job = Annotated[Attacking | Retrain, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, KINDS))]
+JOB: TypeAdapter[Evaluate | Craft | Retrain] = TypeAdapter(Job)
 
 
-def feasible(job: Evaluate | Craft, threat: Threat, access: Access) -> tuple[AttackSpec, ...]:
+def feasible(job: Attacking, threat: Threat, access: Access) -> tuple[AttackSpec, ...]:
     """The attacks of a job against one threat that a model of this access allows, in their order."""
     return tuple(attack for attack in job.against(threat) if ACCESSES.index(attack.access) <= ACCESSES.index(access))
 
 
-def misfit(job: Evaluate | Craft, endpoint: AnyEndpoint | None) -> tuple[str, str] | None:
+def misfit(job: Attacking | Retrain, endpoint: AnyEndpoint | None) -> tuple[str, str] | None:
     """What of a job cannot be done to a model that is this endpoint (None: a file): its JSON pointer, and why; None if all can."""
+    if isinstance(job, Retrain):
+        hint = "upload the model as a file"
+        return ("/model", f"an endpoint has no weights that could be trained: {hint}") if endpoint else None
     if endpoint is None:
         return ("/budget", "a budget is for models that are endpoints: leave it out") if job.budget else None
     gives = "labels alone" if endpoint.access == "decision" else "scores alone"

@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, model_validator
 from sparring.contract.attacks import AttackSpec, Knowledge
 from sparring.contract.base import Frozen
 from sparring.contract.corruptions import SEVERITIES, CorruptionName
-from sparring.contract.jobs import Job
+from sparring.contract.jobs import AttackJob
 from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
 from sparring.contract.threat import Norm, Threat
 
@@ -288,7 +288,7 @@ class Report(Frozen):
     """What came of a job: counts, with all that is needed to believe and to repeat them."""
 
     version: Literal[1] = 1
-    job: Job
+    job: AttackJob
     model: ModelFacts
     data: DataFacts
     clean: Score

@@ -7,7 +7,9 @@ from pydantic import Field
 
 from sparring.contract.attacks import Access, Knowledge
 from sparring.contract.base import Frozen
+from sparring.contract.defenses.base import Family
 from sparring.contract.jobs import Job
+from sparring.contract.retrained import Lineage
 from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
 from sparring.contract.states import Progress, Reason, State
 from sparring.contract.threat import Norm
@@ -27,6 +29,8 @@ class ModelInfo(Frozen):
     format: ModelFormat
     spec: ModelSpec
     created: datetime
+    lineage: Lineage | None = None
+    """Where it comes from, if a job made it."""
 
 
 class DatasetInfo(Frozen):
@@ -67,6 +71,8 @@ class JobInfo(Frozen):
     started: datetime | None = None
     finished: datetime | None = None
     artifacts: tuple[ArtifactInfo, ...] = ()
+    models: tuple[str, ...] = ()
+    """Ids of the models it made, the one that did best on the validation rows first."""
 
 
 class EventInfo(Frozen):
@@ -126,6 +132,25 @@ class AttackInfo(Frozen):
     """It searches inside a given eps (as against looking for the smallest one)."""
     targetable: bool
     """It can be asked to reach a class, and not only to leave one."""
+    settings: dict[str, Any]
+
+
+class DefenseInfo(Frozen):
+    """A defense of the contract: what it is, and the JSON Schema of its settings."""
+
+    kind: str
+    title: str
+    summary: str
+    description: tuple[str, ...]
+    """The summary, and whatever else is to be said, in paragraphs."""
+    paper: str
+    family: Family
+    gradients: int
+    """Times each row goes forward and back through the model in one epoch, at the defaults; plain training is 1."""
+    labelled: bool
+    """It needs labels."""
+    unlabelled: bool
+    """It learns from rows without labels too, where there are any."""
     settings: dict[str, Any]
 
 

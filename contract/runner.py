@@ -6,8 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from sparring.contract.base import Frozen
-from sparring.contract.jobs import Job
+from sparring.contract.jobs import AttackJob
 from sparring.contract.resources import DatasetInfo, ModelInfo
+from sparring.contract.retrain import Retrain
 from sparring.contract.states import Progress, Reason
 
 
@@ -19,11 +20,9 @@ class Other(Frozen):
     """The verified blob, read-only."""
 
 
-class Order(Frozen):
-    """Horse to runner, once: everything one job needs."""
+class Provisions(Frozen):
+    """What every job needs."""
 
-    kind: Literal["order"] = "order"
-    job: Job
     model: ModelInfo
     model_path: str
     """The verified blob, read-only."""
@@ -35,6 +34,20 @@ class Order(Frozen):
     """Folder of unpacked datasets by sha256, shared by runners."""
     out: str
     """The one folder the runner may write; holds the shards of an earlier attempt, if any."""
+
+
+class Order(Provisions):
+    """Horse to runner, once: everything one job that attacks needs."""
+
+    kind: Literal["order"] = "order"
+    job: AttackJob
+
+
+class TrainingOrder(Provisions):
+    """Horse to runner, once: everything one job that trains needs."""
+
+    kind: Literal["training"] = "training"
+    job: Retrain
 
 
 class Told(Frozen):
@@ -100,6 +113,8 @@ class Unanswered(Frozen):
     reason: Reason
 
 
+AnyOrder = Order | TrainingOrder
+ORDER: TypeAdapter[Order | TrainingOrder] = TypeAdapter(Annotated[AnyOrder, Field(discriminator="kind")])
 Message = Annotated[Told | Done | Failed | Ask, Field(discriminator="kind")]
 MESSAGE: TypeAdapter[Told | Done | Failed | Ask] = TypeAdapter(Message)
 Reply = Annotated[Answer | Unanswered, Field(discriminator="kind")]

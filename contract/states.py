@@ -36,8 +36,24 @@ class Reason(Frozen):
     """A finer stable code, such as `unsupported_op` or `labels_out_of_range`."""
 
 
+class Learnt(Frozen):
+    """A model in training, at the end of an epoch."""
+
+    epoch: Annotated[int, Field(ge=0)]
+    loss: float | None = None
+    """Mean over the epoch, in nats."""
+    clean: float | None = None
+    """Share of the validation rows that are right."""
+    robust: float | None = None
+    """Share of them that are right under PGD, whatever the threat."""
+
+
 class Progress(Frozen):
-    """How far a running job is. `done` and `total` count row-attacks: one row, one threat, one attack; or one row and one corruption."""
+    """How far a running job is.
+
+    `done` and `total` count row-attacks: one row, one threat, one attack; or one row and one corruption. While a model is trained
+    they count rows that went forward and back through it.
+    """
 
     phase: Annotated[str, Field(max_length=40)] = ""
     done: Annotated[int, Field(ge=0)] = 0
@@ -46,3 +62,5 @@ class Progress(Frozen):
     """Row-attacks per second."""
     eta: float | None = None
     """Seconds still to go; unknown at first."""
+    curves: dict[str, tuple[Learnt, ...]] = Field(default_factory=dict)
+    """Of a job that trains: how each defense has done so far, at some forty of its epochs, the last among them."""

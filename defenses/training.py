@@ -96,6 +96,19 @@ def train(
     return _trained(course, every)
 
 
+def hand_out(
+    model: nn.Module, spec: AnyDefense, data: Data, state: State, settings: Training | None = None, *, unlabelled: Data | None = None
+) -> None:
+    """Leave a model, in evaluation mode, with the weights that a training would hand out if it ended at `state`.
+
+    Raises:
+        ValueError: the state is that of another training.
+    """
+    course = _Course(model, spec, data, settings or Training(), unlabelled)
+    course.resume(state)
+    course.over(state, "finished", "")
+
+
 def _trained(course: "_Course", every: int | None) -> Iterator[Progress]:
     good = course.snapshot()
     try:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -12,6 +13,7 @@ from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
 from PIL import Image
 
+from sparring.contract.retrained import Epoch
 from sparring.reports.text import Asking, Curve, threat_text
 
 _COLOURS = {"#010203": "--ink", "#010204": "--muted", "#010205": "--hairline", "#010206": "--accent"}
@@ -93,6 +95,33 @@ def queries_svg(asking: Asking, ident: str) -> str:
         axes.set(xscale="log", xlim=(1, max(end, 2)), xlabel="queries of each row", ylabel="rows broken, %")
         told = f"Rows broken against queries, {threat_text(asking.threat)}; the numbers stand in the table beside it."
         return _for_page(page, told, ident)
+
+
+def training_svg(curve: Sequence[Epoch], ident: str) -> str:
+    """Draw how a model did while it was trained: accuracy on the validation rows above, the loss below; an `<svg>` as of `curve_svg`."""
+    lines = (("clean", "clean", _INK, _DASHES[0]), ("single", "single step", _MUTED, _DASHES[1]), ("robust", "PGD", _ACCENT, _DASHES[0]))
+    with mpl.rc_context(_STYLE):
+        page = Figure(figsize=(4.2, 3.4), layout="constrained")
+        accuracy, loss = page.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        for field, name, colour, dashes in lines:
+            known = [(epoch.epoch, 100 * score.rate) for epoch in curve if (score := getattr(epoch, field)) is not None]
+            if known:
+                accuracy.plot(*zip(*known, strict=True), color=colour, linewidth=1.4, linestyle=dashes, label=name)
+        known = [(epoch.epoch, epoch.loss) for epoch in curve if epoch.loss is not None]
+        if known:
+            loss.plot(*zip(*known, strict=True), color=_MUTED, linewidth=1.2)
+        accuracy.set(ylim=(0, 100), ylabel="accuracy, %")
+        accuracy.set_yticks(range(0, 101, 20))
+        loss.set(xlabel="epoch", ylabel="loss, nats")
+        loss.locator_params(axis="x", nbins=6, integer=True)
+        loss.locator_params(axis="y", nbins=3)
+        for axes in (accuracy, loss):
+            axes.grid(axis="y")
+            axes.spines[["top", "right", "left"]].set_visible(False)
+            axes.tick_params(length=0, pad=6)
+        if accuracy.lines:
+            page.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8, handlelength=2.4)
+        return _for_page(page, "Accuracy on the validation rows, and the loss, by epoch.", ident)
 
 
 def _page() -> tuple[Figure, Axes]:

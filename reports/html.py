@@ -49,7 +49,8 @@ def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{b64encode(png).decode()}"
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of pages, with the words that all of them use."""
     page = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -65,6 +66,11 @@ def _environment() -> Environment:
     return page
 
 
+def style() -> Markup:
+    """The style sheet of every page."""
+    return Markup((_HERE / "report.css").read_text(encoding="utf-8"))
+
+
 def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
     """The report as one HTML page that opens, mails, archives and prints anywhere.
 
@@ -76,11 +82,11 @@ def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
     asked = [(each, Markup(queries_svg(each, f"queries-{at}"))) for at, each in enumerate(text.asking(report))]
     examples = [(result.threat, [p for p in pictures if p.threat == at]) for at, result in enumerate(report.threats)]
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=report,
-            css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+            css=style(),
             curves=drawn,
             asked=asked,
             examples=[(threat, chosen) for threat, chosen in examples if chosen],

@@ -21,13 +21,14 @@ def fenced(value: str, language: str = "") -> str:
     return f"{fence}{language}\n{text.visible(value)}\n{fence}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def tabled(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table; its first column is text, the others numbers. The cells are Markdown already."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _findings(findings: Iterable[Finding]) -> str:
+def bullets(findings: Iterable[Finding]) -> str:
+    """Findings as a list."""
     lines = []
     for finding in findings:
         facts = "; ".join(f"{name}: {text.evidence_text(value)}" for name, value in finding.evidence.items())
@@ -50,7 +51,7 @@ def _result(report: Report) -> str:
         for r in report.threats
     ]
     levels = dict.fromkeys(r.trust.level for r in report.threats)
-    return "\n\n".join([_table(head, rows), *(text.TRUST[level] for level in levels), *([] if report.data.labelled else [text.UNLABELLED])])
+    return "\n\n".join([tabled(head, rows), *(text.TRUST[level] for level in levels), *([] if report.data.labelled else [text.UNLABELLED])])
 
 
 def _attacks(result: ThreatResult, report: Report) -> str:
@@ -72,11 +73,11 @@ def _attacks(result: ThreatResult, report: Report) -> str:
     ]
     distance = [] if result.median_distance is None else [f"Median distance of broken rows: {text.figure(result.median_distance)}."]
     title = f"### {escape(text.threat_text(result.threat))}"
-    own = filter(None, [_findings(text.own_evidence(result, report))])
+    own = filter(None, [bullets(text.own_evidence(result, report))])
     proved = filter(None, [text.proved_text(result)])
     columns, known = text.level_table(result)
-    levels = [_table(columns, known)] if known else []
-    return "\n\n".join([title, _table(head, rows), "\n".join(settings), *levels, *distance, *proved, *own])
+    levels = [tabled(columns, known)] if known else []
+    return "\n\n".join([title, tabled(head, rows), "\n".join(settings), *levels, *distance, *proved, *own])
 
 
 def _curves(report: Report) -> str:
@@ -91,7 +92,7 @@ def _curves(report: Report) -> str:
         for curve in text.curves(report)
         for point in curve.points
     ]
-    return _table(("Norm", "eps", "Accuracy", "95 % interval", "Rows"), rows)
+    return tabled(("Norm", "eps", "Accuracy", "95 % interval", "Rows"), rows)
 
 
 def _minimal(report: Report) -> str:
@@ -101,7 +102,7 @@ def _minimal(report: Report) -> str:
         for curve in text.curves(report)
         for found in curve.minimal
     ]
-    return f"{_table(head, rows)}\n\n{text.MINIMAL}"
+    return f"{tabled(head, rows)}\n\n{text.MINIMAL}"
 
 
 def _asking(report: Report) -> str:
@@ -116,12 +117,12 @@ def _asking(report: Report) -> str:
         for asked in text.asking(report)
         for each in asked.each
     ]
-    return f"{_table(head, rows)}\n\n{text.ASKING}"
+    return f"{tabled(head, rows)}\n\n{text.ASKING}"
 
 
 def _corruptions(report: Report) -> str:
     head, rows = text.corruption_table(report)
-    return f"{_table(head, rows)}\n\n{text.CORRUPTED}"
+    return f"{tabled(head, rows)}\n\n{text.CORRUPTED}"
 
 
 def _classes(report: Report) -> str:
@@ -130,7 +131,7 @@ def _classes(report: Report) -> str:
         (str(row.label), *("–" if s is None else f"{text.rate(s)} ({text.fraction(s)})" for s in (row.clean, *row.robust)))
         for row in text.class_rows(report.threats)
     ]
-    return _table(head, rows)
+    return tabled(head, rows)
 
 
 def _facts(report: Report) -> str:
@@ -161,7 +162,7 @@ def markdown(report: Report) -> str:
     """The report in GitHub's Markdown: the facts of the page, without its pictures. Everything a user wrote is escaped."""
     parts = [f"# {escape(report.model.name)} on {escape(report.data.name)}: robustness report", _result(report)]
     if report.warnings:
-        parts += ["## Warnings", _findings(report.warnings)]
+        parts += ["## Warnings", bullets(report.warnings)]
     how = [text.CASCADE] if text.cascaded(report) else []
     parts += ["## Attacks", *how, *(_attacks(result, report) for result in report.threats)]
     if report.curve:

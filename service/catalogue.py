@@ -1,9 +1,9 @@
-"""What can be asked for: attacks with the schema of their settings, suites, and the workers that would do it."""
+"""What can be asked for: attacks and defenses with the schema of their settings, suites, and the workers that would do it."""
 
 from fastapi import APIRouter
 
-from sparring.contract.catalogue import ATTACK_INFOS, SUITE_INFOS
-from sparring.contract.resources import AttackInfo, SuiteInfo, WorkerInfo
+from sparring.contract.catalogue import ATTACK_INFOS, DEFENSE_INFOS, SUITE_INFOS
+from sparring.contract.resources import AttackInfo, DefenseInfo, SuiteInfo, WorkerInfo
 from sparring.service.context import Ctx
 from sparring.service.problems import problem
 from sparring.storage import queue
@@ -23,6 +23,20 @@ def get_attack(kind: str) -> AttackInfo:
     if kind not in ATTACK_INFOS:
         raise problem(404, "not-found", f"There is no attack {kind!r}", hint=f"Known are {', '.join(ATTACK_INFOS)}")
     return ATTACK_INFOS[kind]
+
+
+@router.get("/defenses", summary="All defenses")
+def list_defenses() -> list[DefenseInfo]:
+    """Every defense a retrain job may name, with its paper and the JSON Schema of its settings."""
+    return list(DEFENSE_INFOS.values())
+
+
+@router.get("/defenses/{kind}", summary="One defense")
+def get_defense(kind: str) -> DefenseInfo:
+    """One defense by its kind, such as `trades`."""
+    if kind not in DEFENSE_INFOS:
+        raise problem(404, "not-found", f"There is no defense {kind!r}", hint=f"Known are {', '.join(DEFENSE_INFOS)}")
+    return DEFENSE_INFOS[kind]
 
 
 @router.get("/suites", summary="All suites")

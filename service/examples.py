@@ -37,4 +37,14 @@ JOBS: dict[str, Example] = {
             "attack": {"kind": "pgd", "steps": 20},
         },
     },
+    "retrain": {
+        "summary": "Retrain with two defenses, side by side",
+        "value": {
+            "kind": "retrain",
+            "model": _MODEL,
+            "data": _DATA,
+            "defenses": [{"kind": "pgd", "eps": "8/255"}, {"kind": "vat"}],
+            "training": {"epochs": 20},
+        },
+    },
 }

@@ -10,10 +10,10 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from sparring.contract.endpoints import ENDPOINT
 from sparring.contract.jobs import JOB
-from sparring.contract.report import Report
+from sparring.contract.retrained import REPORT
 from sparring.service import problems
 
-SCHEMAS: dict[str, TypeAdapter[Any]] = {"report": TypeAdapter(Report), "job": JOB}
+SCHEMAS: dict[str, TypeAdapter[Any]] = {"report": REPORT, "job": JOB}
 
 
 class FaultShape(BaseModel):

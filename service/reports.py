@@ -1,13 +1,13 @@
 """What a job left behind: its report in the form the caller wants, its rows, every artifact."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse
 from fastapi_problem.error import Problem
 
-from sparring.contract.report import Report
 from sparring.contract.resources import ArtifactInfo, JobInfo
+from sparring.contract.retrained import AnyReport
 from sparring.contract.states import FINAL
 from sparring.service import files
 from sparring.service.auth import Project
@@ -29,7 +29,7 @@ MEDIA_TYPES = {
 HTML_POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
 
 _TEXT = {"schema": {"type": "string"}}
-_IN_JSON = {"model": Report, "description": "The report"}
+_IN_JSON: dict[str, Any] = {"model": AnyReport, "description": "The report"}
 _IN_HTML = {"content": {"text/html": _TEXT}, "description": "The report as one page without scripts"}
 _IN_MARKDOWN = {"content": {"text/markdown": _TEXT}, "description": "The report"}
 _IN_ANY = {**_IN_JSON, "content": {"text/html": _TEXT, "text/markdown": _TEXT}}
@@ -129,6 +129,12 @@ def get_examples(context: Ctx, project: Project, job_id: str, request: Request) 
 def get_crafted(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """Of a job that crafts: `x`, the strongest point found for every row, and its label `y`."""
     return _send(context, project, request, job_id, "crafted.npz")
+
+
+@router.get("/test.npz", summary="The test rows", response_class=FileResponse, responses={200: files.BINARY})
+def get_test_rows(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
+    """Of a job that retrains: the rows that were held out and measured, for the next comparison."""
+    return _send(context, project, request, job_id, "test.npz")
 
 
 @router.get("/artifacts", summary="All artifacts")

@@ -5,7 +5,7 @@ All times are the database's.
 """
 
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, insert, null, select, update
@@ -19,7 +19,7 @@ from sparring.storage.events import record_progress, record_state
 from sparring.storage.jobs import CANCELLED
 from sparring.storage.outbox import announce, withdraw
 from sparring.storage.tables import artifacts, datasets, inputs, jobs, models
-from sparring.storage.uploads import dataset_info, model_info
+from sparring.storage.uploads import Made, add_made, dataset_info, model_info
 
 _MEDIA_TYPES = {".md": "text/markdown", ".parquet": "application/vnd.apache.parquet", ".npz": "application/zip"}
 
@@ -52,18 +52,19 @@ def claim(engine: Engine, job_id: str, attempt: int, *, worker: str, lease: floa
         model = connection.execute(select(models).where(models.c.id == row["model_id"])).mappings().one()
         data = connection.execute(select(datasets).where(datasets.c.id == row["data_id"])).mappings().one()
         job, others = JOB.validate_json(row["body"]), _others(connection, job_id)
-        return Claim(job_id, attempt, row["project_id"], job, model_info(model), dataset_info(data), others, max(0.0, row["ran"]))
+        told = model_info(connection, model), dataset_info(connection, data)
+        return Claim(job_id, attempt, row["project_id"], job, *told, others, max(0.0, row["ran"]))
 
 
 def _others(connection: Connection, job_id: str) -> dict[str, ModelInfo | DatasetInfo]:
     found: dict[str, ModelInfo | DatasetInfo] = {}
     for each in connection.execute(select(inputs).where(inputs.c.job_id == job_id)).mappings():
         if each["model_id"] is not None:
-            found[each["name"]] = model_info(connection.execute(select(models).where(models.c.id == each["model_id"])).mappings().one())
+            row = connection.execute(select(models).where(models.c.id == each["model_id"])).mappings().one()
+            found[each["name"]] = model_info(connection, row)
         else:
-            found[each["name"]] = dataset_info(
-                connection.execute(select(datasets).where(datasets.c.id == each["data_id"])).mappings().one()
-            )
+            row = connection.execute(select(datasets).where(datasets.c.id == each["data_id"])).mappings().one()
+            found[each["name"]] = dataset_info(connection, row)
     return found
 
 
@@ -85,9 +86,19 @@ def beat(engine: Engine, job_id: str, attempt: int, *, lease: float, progress: P
 
 
 def finish(
-    engine: Engine, job_id: str, attempt: int, *, state: State, reason: Reason | None = None, files: Mapping[str, Blob] | None = None
+    engine: Engine,
+    job_id: str,
+    attempt: int,
+    *,
+    state: State,
+    reason: Reason | None = None,
+    files: Mapping[str, Blob] | None = None,
+    made: Sequence[Made] = (),
 ) -> bool:
-    """Ends a job: its state and its files at once, or nothing and False when the lease has run out or the attempt is another's."""
+    """Ends a job: its state, its files and the models it made at once.
+
+    Or nothing, and False, when the lease has run out or the attempt is another's.
+    """
     if state not in FINAL:
         raise ValueError(f"a job does not end as {state}")
     ended = {"state": state, "reason": reason.model_dump_json() if reason else None, "finished": now(), "lease": null()}
@@ -102,6 +113,7 @@ def finish(
         ]
         if rows:
             connection.execute(insert(artifacts), rows)
+        add_made(connection, project, job_id, made)
         record_state(connection, job_id)
         return True
 

@@ -18,7 +18,7 @@ from sparring.storage.ids import new_id
 from sparring.storage.outbox import announce, withdraw
 from sparring.storage.pages import moment, page
 from sparring.storage.tables import DEFAULT_PROJECT, jobs
-from sparring.storage.uploads import find_dataset, find_model
+from sparring.storage.uploads import find_dataset, find_model, made_by
 
 CANCELLED = Reason(code="cancelled_by_user", message="the job was cancelled", hint="Retry the job to go on where it stopped.")
 
@@ -187,4 +187,5 @@ def _info(connection: Connection, row: RowMapping) -> JobInfo:
         artifacts=tuple(
             ArtifactInfo(name=file["name"], sha256=file["sha256"], size=file["size"], media_type=file["media_type"]) for file in left
         ),
+        models=made_by(connection, row["id"]),
     )

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
 
-from sparring.contract.jobs import Where
+from sparring.contract.fields import Where
 from sparring.storage.database import now, reading, writing
 from sparring.storage.tables import jobs, outbox
 

@@ -106,6 +106,18 @@ inputs = Table(
 )
 """What a job needs beside its model and its data, under the name it has in the job: a model or a dataset."""
 
+lineages = Table(
+    "lineages",
+    metadata,
+    Column("model_id", Text, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True, nullable=False),
+    _project(),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="SET NULL")),
+    Column("place", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Index(None, "job_id"),
+)
+"""Where a model comes from that a job made: the contract's Lineage, the job until that is forgotten, its place among the job's models."""
+
 outbox = Table(
     "outbox",
     metadata,

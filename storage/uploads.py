@@ -1,18 +1,19 @@
 """Models and datasets: what was uploaded, and how it is to be read."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, RowMapping, Table, delete, insert, or_, select
 
 from sparring.contract.resources import DatasetInfo, ModelInfo, Page
+from sparring.contract.retrained import Lineage
 from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
 from sparring.storage.artifacts import Blob
 from sparring.storage.database import now, reading, writing
 from sparring.storage.errors import InUse, Missing
 from sparring.storage.ids import new_id
 from sparring.storage.pages import moment, page
-from sparring.storage.tables import datasets, inputs, jobs, models
+from sparring.storage.tables import datasets, inputs, jobs, lineages, models
 
 Info = TypeVar("Info", ModelInfo, DatasetInfo)
 
@@ -20,13 +21,13 @@ Info = TypeVar("Info", ModelInfo, DatasetInfo)
 def add_model(engine: Engine, *, project: str, name: str, blob: Blob, format: ModelFormat, spec: ModelSpec) -> ModelInfo:
     """Records an upload whose blob is stored already."""
     with writing(engine) as connection:
-        return model_info(_add(connection, models, new_id("mdl"), project, name, blob, format, spec))
+        return model_info(connection, _add(connection, models, new_id("mdl"), project, name, blob, format, spec))
 
 
 def add_dataset(engine: Engine, *, project: str, name: str, blob: Blob, format: DataFormat, spec: DataSpec) -> DatasetInfo:
     """Records an upload whose blob is stored already."""
     with writing(engine) as connection:
-        return dataset_info(_add(connection, datasets, new_id("dat"), project, name, blob, format, spec))
+        return dataset_info(connection, _add(connection, datasets, new_id("dat"), project, name, blob, format, spec))
 
 
 def get_model(engine: Engine, project: str, ref: str) -> ModelInfo:
@@ -63,20 +64,46 @@ def delete_dataset(engine: Engine, project: str, id: str) -> None:
 
 def find_model(connection: Connection, project: str, ref: str) -> ModelInfo:
     """`get_model` inside a transaction; in one that writes, the model cannot be deleted before its end."""
-    return model_info(_find(connection, models, project, ref))
+    return model_info(connection, _find(connection, models, project, ref))
 
 
 def find_dataset(connection: Connection, project: str, ref: str) -> DatasetInfo:
     """`get_dataset` inside a transaction; in one that writes, the dataset cannot be deleted before its end."""
-    return dataset_info(_find(connection, datasets, project, ref))
+    return dataset_info(connection, _find(connection, datasets, project, ref))
 
 
-def model_info(row: RowMapping) -> ModelInfo:
+class Made(NamedTuple):
+    """A model that a job made: its blob is stored already."""
+
+    name: str
+    blob: Blob
+    format: ModelFormat
+    spec: ModelSpec
+    lineage: Lineage
+
+
+def add_made(connection: Connection, project: str, job_id: str, made: Sequence[Made]) -> None:
+    """Records the models of a job, in their order, inside a transaction."""
+    for place, each in enumerate(made):
+        row = _add(connection, models, new_id("mdl"), project, each.name, each.blob, each.format, each.spec)
+        told = {"model_id": row["id"], "project_id": project, "job_id": job_id, "place": place, "body": each.lineage.model_dump_json()}
+        connection.execute(insert(lineages).values(told))
+
+
+def made_by(connection: Connection, job_id: str) -> tuple[str, ...]:
+    """Ids of the models that a job made, in their order; of those that are still there."""
+    query = select(lineages.c.model_id).where(lineages.c.job_id == job_id).order_by(lineages.c.place)
+    return tuple(connection.scalars(query))
+
+
+def model_info(connection: Connection, row: RowMapping) -> ModelInfo:
     """A row of `models`, in the contract's words."""
-    return ModelInfo(**_common(row), spec=ModelSpec.model_validate_json(row["spec"]))
+    body = connection.scalar(select(lineages.c.body).where(lineages.c.model_id == row["id"]))
+    lineage = Lineage.model_validate_json(body) if body else None
+    return ModelInfo(**_common(row), spec=ModelSpec.model_validate_json(row["spec"]), lineage=lineage)
 
 
-def dataset_info(row: RowMapping) -> DatasetInfo:
+def dataset_info(connection: Connection, row: RowMapping) -> DatasetInfo:
     """A row of `datasets`, in the contract's words."""
     return DatasetInfo(**_common(row), spec=DataSpec.model_validate_json(row["spec"]))
 
@@ -109,9 +136,11 @@ def _find(connection: Connection, table: Table, project: str, ref: str) -> RowMa
     return row
 
 
-def _list(engine: Engine, table: Table, project: str, build: Callable[[RowMapping], Info], limit: int, cursor: str | None) -> Page[Info]:
+def _list(
+    engine: Engine, table: Table, project: str, build: Callable[[Connection, RowMapping], Info], limit: int, cursor: str | None
+) -> Page[Info]:
     with reading(engine) as connection:
-        return page(connection, table, build, table.c.project_id == project, limit=limit, cursor=cursor)
+        return page(connection, table, lambda row: build(connection, row), table.c.project_id == project, limit=limit, cursor=cursor)
 
 
 def _delete(engine: Engine, table: Table, project: str, id: str) -> None:

@@ -142,7 +142,7 @@ def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
     if run.order.job.kind == "craft":
         _crafted(results, out)
         written.append("crafted.npz")
-    report = _report(run, results, learnt(run.order, run.facts, digest))
+    report = compose(run, results, learnt(run.order, run.facts, digest))
     (out / "report.json").write_text(report.model_dump_json(indent=1))
     pictures = gallery(run.order, report, results)
     (out / "report.html").write_text(html(report, pictures))
@@ -150,7 +150,8 @@ def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
     return tuple(written)
 
 
-def _report(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) -> Report:
+def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) -> Report:
+    """The report of a job that attacks, from its shards."""
     order, facts = run.order, run.facts
     right = results.clean == results.labels
     clean = Score(count=int(right.sum()), total=len(right))
@@ -185,7 +186,7 @@ def _report(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
             asked=run.asked if order.model.spec.endpoint else None,
             sent=run.sent if order.model.spec.endpoint else None,
         ),
-        provenance=_provenance(run),
+        provenance=provenance(run),
     )
 
 
@@ -367,7 +368,8 @@ def _reached(name: str, threat: Threat, reach: NDArray[np.float64], right: NDArr
     )
 
 
-def _provenance(run: Run) -> Provenance:
+def provenance(run: Run) -> Provenance:
+    """All that is needed to tell a run again."""
     job = run.order.job
     return Provenance(
         sparring=sparring.__version__,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparring.contract.runner import Ask, Order
+from sparring.contract.runner import Ask, Order, TrainingOrder
 from sparring.contract.states import Reason
 from sparring.workers import shard
 from sparring.workers.asking import Desk, Enquire, down
@@ -25,6 +25,8 @@ from sparring.workers.course import attack_shard
 from sparring.workers.errors import Refused
 from sparring.workers.preflight import preflight
 from sparring.workers.process import die_with_parent
+from sparring.workers.retraining.coach import Train, Trained, coach
+from sparring.workers.retraining.rows import Parted, part
 from sparring.workers.surrogates import Lesson, School, study
 
 
@@ -54,6 +56,13 @@ class Learn(NamedTuple):
     facts: Facts
 
 
+class Part(NamedTuple):
+    """Task: look over the data of a job that trains, and write its test rows to `path` unless they are a dataset. Answered by Parted."""
+
+    order: TrainingOrder
+    path: Path
+
+
 class Advanced(NamedTuple):
     """So many more row-attacks, or passes over training rows, are done."""
 
@@ -81,19 +90,26 @@ class CrewError(Exception):
         self.trouble = trouble
 
 
-Task = Look | Learn | Attack
+Task = Look | Learn | Attack | Part | Train
+Answer = Facts | Advanced | Saved | Parted | Trained
 
 
 class _Member:
     """What runs inside a row process."""
 
-    def __init__(self, order: Order, device: str, enquire: Enquire) -> None:
+    def __init__(self, order: Order | None, device: str, enquire: Enquire) -> None:
         self.order, self.wanted, self.enquire = order, device, enquire
         self.bench: Bench | None = None
         self.tile = 0
 
-    def do(self, task: Task, tell: Callable[[Any], None]) -> Facts | Saved:
+    def do(self, task: Task, tell: Callable[[Any], None]) -> Facts | Saved | Parted:
         device = pick(self.wanted)
+        if isinstance(task, Part):
+            return part(task.order, task.path)
+        if isinstance(task, Train):
+            coach(task, device, tell)
+            return Saved()
+        assert self.order is not None, "only tasks of training bring their own"
         if isinstance(task, Look):
             facts, self.bench = preflight(self.order, device, task.tile, self.enquire)
             self.tile = task.tile
@@ -111,7 +127,7 @@ class _Member:
         return Saved()
 
 
-def _live(order: Order, device: str, wire: Connection, parent: int) -> None:
+def _live(order: Order | None, device: str, wire: Connection, parent: int) -> None:
     die_with_parent(parent)
     torch.set_num_threads(1)
     member = _Member(order, device, down(wire))
@@ -141,8 +157,11 @@ def _trouble(error: Exception) -> Trouble:
 class Crew:
     """The row processes, seen from the runner."""
 
-    def __init__(self, order: Order, device: str, size: int, desk: Desk) -> None:
-        """Fork them; nothing may have been computed before. What they ask of an endpoint goes over the desk."""
+    def __init__(self, order: Order | None, device: str, size: int, desk: Desk) -> None:
+        """Fork them; nothing may have been computed before. What they ask of an endpoint goes over the desk.
+
+        Without an order they can be given tasks of training alone.
+        """
         self._desk = desk
         context = multiprocessing.get_context("fork")
         self._members: list[tuple[BaseProcess, Connection]] = []
@@ -158,7 +177,7 @@ class Crew:
         (facts,) = [answer for answer in self.work([Look(tile)]) if isinstance(answer, Facts)]
         return facts
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[Facts | Advanced | Saved]:
+    def work(self, tasks: Sequence[Task]) -> Iterator[Answer]:
         """Give every process a task whenever it is free; yields the answers as they come.
 
         Raises:
@@ -181,7 +200,7 @@ class Crew:
                     self._desk.ask(answer, wire)
                     continue
                 yield answer
-                if isinstance(answer, Advanced):
+                if isinstance(answer, (Advanced, Trained)):
                     continue
                 if waiting:
                     wire.send(waiting.pop(0))

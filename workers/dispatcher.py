@@ -14,7 +14,7 @@ import structlog
 from redis import Redis
 from sqlalchemy import Engine
 
-from sparring.contract.jobs import Where
+from sparring.contract.fields import Where
 from sparring.contract.queue import QUEUES, Device
 from sparring.contract.states import Reason
 from sparring.storage import attempts, database, gc, logs, outbox, queue

@@ -5,15 +5,16 @@ and time limit, and commits the outcome. Every write is conditional on the attem
 """
 
 import os
+import re
 import shutil
 import signal
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import structlog
 from pydantic import ValidationError
@@ -21,7 +22,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from sparring.contract.report import Report
-from sparring.contract.runner import MESSAGE, Ask, Done, Failed, Order, Other
+from sparring.contract.retrain import Retrain
+from sparring.contract.retrained import RetrainReport
+from sparring.contract.runner import MESSAGE, AnyOrder, Ask, Done, Failed, Order, Other, TrainingOrder
 from sparring.contract.states import Progress, Reason, State
 from sparring.storage import artifacts, attempts, errors
 from sparring.storage.artifacts import Blob, Folder
@@ -29,10 +32,12 @@ from sparring.storage.attempts import Claim
 from sparring.storage.database import connect
 from sparring.storage.grants import granted
 from sparring.storage.settings import Settings
+from sparring.storage.uploads import Made
 from sparring.workers.errors import unexpected
 from sparring.workers.process import cores
 from sparring.workers.pulse import Ended, Pulse
 from sparring.workers.spare import Runner, Stable
+from sparring.workers.versions import made
 from sparring.workers.wire import MAX_BODY, MAX_LINE, Lines, send
 
 if TYPE_CHECKING:
@@ -44,6 +49,10 @@ REQUIRED = frozenset({"report.json", "report.html", "report.md", "rows.csv", "ro
 """What every runner that is done has left."""
 FILES = REQUIRED | {"crafted.npz"}
 """What a runner may leave; anything else in its folder is not looked at."""
+REPORTS = frozenset({"report.json", "report.html", "report.md"})
+"""What a runner has left that has trained."""
+TRAINED = re.compile(r"report\.(json|html|md)|test\.npz|model(-[a-z_]{1,40}(-[0-9]{1,3})?)?\.(pt2|safetensors|onnx|pt)")
+"""What it may leave."""
 _MAX_REPORT = 64 << 20
 
 _runner: Runner | None = None
@@ -102,7 +111,7 @@ class Attempt:
     def serve(self) -> None:
         """From order to outcome."""
         try:
-            files = self._work()
+            files, models = self._work()
         except Ended as ended:
             self.runner.kill()
             if ended.reason is None:
@@ -113,9 +122,9 @@ class Attempt:
             self.runner.kill()
             self._release(str(lost))
         else:
-            self._finish("succeeded", None, files)
+            self._finish("succeeded", None, files, models)
 
-    def _work(self) -> dict[str, Blob]:
+    def _work(self) -> tuple[dict[str, Blob], tuple[Made, ...]]:
         try:
             order = self._order()
             with self._post() as post:
@@ -132,7 +141,7 @@ class Attempt:
             self._log("trouble with files", error=str(error))
             raise Ended(unexpected(error)) from error
 
-    def _order(self) -> Order:
+    def _order(self) -> AnyOrder:
         claim, folder = self.claim, self.folder
         self.pulse()
         for sha in (claim.model.sha256, claim.data.sha256, *(other.sha256 for other in claim.others.values())):
@@ -140,16 +149,16 @@ class Attempt:
         self.out.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_over_shards()
         self.settings.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Order(
-            job=claim.job,
-            model=claim.model,
-            model_path=str(folder.local_path(claim.model.sha256)),
-            data=claim.data,
-            data_path=str(folder.local_path(claim.data.sha256)),
-            others={name: Other(info=other, path=str(folder.local_path(other.sha256))) for name, other in claim.others.items()},
-            cache=str(self.settings.cache),
-            out=str(self.out),
-        )
+        needed: dict[str, Any] = {
+            "model": claim.model,
+            "model_path": str(folder.local_path(claim.model.sha256)),
+            "data": claim.data,
+            "data_path": str(folder.local_path(claim.data.sha256)),
+            "others": {name: Other(info=other, path=str(folder.local_path(other.sha256))) for name, other in claim.others.items()},
+            "cache": str(self.settings.cache),
+            "out": str(self.out),
+        }
+        return TrainingOrder(job=claim.job, **needed) if isinstance(claim.job, Retrain) else Order(job=claim.job, **needed)
 
     def _take_over_shards(self) -> None:
         """Link what the newest earlier attempt finished. Links, because a runner not yet dead may still write over there."""
@@ -176,13 +185,14 @@ class Attempt:
         except errors.Forbidden as error:
             raise Ended(refused(error).reason) from error
         wire, folder = self.runner.wire, self.out.parent
-        post = Post(endpoint, grant, self.claim.job.budget, folder, lambda reply: send(wire, reply), self.pulse.holds)
+        budget = None if isinstance(self.claim.job, Retrain) else self.claim.job.budget
+        post = Post(endpoint, grant, budget, folder, lambda reply: send(wire, reply), self.pulse.holds)
         try:
             yield post
         finally:
             post.close()
 
-    def _follow(self, order: Order, post: "Post | None") -> Done:
+    def _follow(self, order: AnyOrder, post: "Post | None") -> Done:
         """Hand over the order, read what the runner tells and have its questions answered, until it is done."""
         lines = Lines(self.runner.wire, MAX_BODY if post else MAX_LINE)
         try:
@@ -213,35 +223,38 @@ class Attempt:
             raise ValueError("a question that this model cannot be asked")
         post.take(ask)
 
-    def _keep(self, done: Done) -> dict[str, Blob]:
-        """Store the files; what a runner left is a stranger's."""
+    def _keep(self, done: Done) -> tuple[dict[str, Blob], tuple[Made, ...]]:
+        """Store the files; what a runner left is a stranger's. Also the models among them that the job made."""
+        trains = isinstance(self.claim.job, Retrain)
         try:
-            if missing := REQUIRED.difference(done.files):
+            if missing := (REPORTS if trains else REQUIRED).difference(done.files):
                 raise ValueError(f"not among the files: {', '.join(sorted(missing))}")
             with _regular(self.out / "report.json") as file:
                 report = file.read(_MAX_REPORT + 1)
             if len(report) > _MAX_REPORT:
                 raise ValueError(f"report.json is larger than {_MAX_REPORT} bytes")
-            Report.model_validate_json(report)
-            files = {name: self._store(self.out / name) for name in sorted(FILES.intersection(done.files))}
+            told = (RetrainReport if trains else Report).model_validate_json(report)
+            wanted = {name for name in done.files if TRAINED.fullmatch(name)} if trains else FILES.intersection(done.files)
+            files = {name: self._store(self.out / name) for name in sorted(wanted)}
+            models = made(told, self.claim, files) if isinstance(told, RetrainReport) else ()
         except ValueError as error:
             detail = str(error.errors(include_url=False, include_input=False)) if isinstance(error, ValidationError) else str(error)
             hint = "This is a fault of the service; please report it with the worker's log. Retrying the job may help."
             reason = Reason(code="internal", message="What the runner left is not valid, and was not kept.", hint=hint, detail=detail[:400])
             raise Ended(reason) from error
-        total = self.pulse.progress.total if self.pulse.progress else 0
-        self.pulse.progress = Progress(phase="done", done=total, total=total)
+        told_last = self.pulse.progress or Progress()
+        self.pulse.progress = told_last.model_copy(update={"phase": "done", "done": told_last.total, "rate": 0.0, "eta": None})
         self.pulse.beat()
-        return files
+        return files, models
 
     def _store(self, path: Path) -> Blob:
         with _regular(path) as file:
             return self.folder.put(artifacts.chunks(file), watch=self.pulse)
 
-    def _finish(self, state: State, reason: Reason | None, files: dict[str, Blob] | None = None) -> None:
+    def _finish(self, state: State, reason: Reason | None, files: dict[str, Blob] | None = None, models: Sequence[Made] = ()) -> None:
         """Commit the outcome."""
         job, attempt = self.claim.job_id, self.claim.attempt
-        kept = self._insist(lambda: attempts.finish(self.engine, job, attempt, state=state, reason=reason, files=files or {}))
+        kept = self._insist(lambda: attempts.finish(self.engine, job, attempt, state=state, reason=reason, files=files or {}, made=models))
         self._log("finished" if kept else "fenced", state=state)
 
     def _release(self, message: str) -> None:

@@ -96,13 +96,20 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 def converted(proto: ModelProto, graph: Graph, batch: int | None) -> torch.nn.Module:
     """The graph as a torch module on the CPU. Raises whatever the converter raises."""
-    module = convert(_plain(proto, graph.target))
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    module, _ = parted(proto, graph)
     for parameter in make_trainable(module).parameters():
         parameter.requires_grad_(False)
     module.eval()
     return module if batch is None else InParts(module, batch)
+
+
+def parted(proto: ModelProto, graph: Graph) -> tuple[torch.fx.GraphModule, dict[str, str]]:
+    """The graph up to its scores as torch operators, all its tensors buffers; and what its values are called there."""
+    plain, given = _plain(proto, graph.target)
+    module = convert(plain)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module, given
 
 
 def freed(graph: Graph) -> ModelProto:
@@ -127,8 +134,11 @@ def _compared(search: torch.nn.Module, x: Tensor, scores: Tensor) -> float:
     return difference(found.detach(), scores)
 
 
-def _plain(proto: ModelProto, target: str) -> ModelProto:
-    """The graph up to one output, its values named v0, v1 …: the converter takes two names that differ in a dot for the same."""
+def _plain(proto: ModelProto, target: str) -> tuple[ModelProto, dict[str, str]]:
+    """The graph up to one output, its values named v0, v1 …: the converter takes two names that differ in a dot for the same.
+
+    Also the new names by the old.
+    """
     plain = ModelProto()
     plain.CopyFrom(proto)
     graph = plain.graph
@@ -149,7 +159,7 @@ def _plain(proto: ModelProto, target: str) -> ModelProto:
         node.name = f"n{at}"
         node.input[:] = [renamed(name) for name in node.input]
         node.output[:] = [renamed(name) for name in node.output]
-    return plain
+    return plain, given
 
 
 def _scores_only(reason: str) -> Finding:

@@ -19,20 +19,23 @@ import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import sparring
-from sparring.contract.runner import REPLY, Done, Failed, Order, Told
-from sparring.contract.states import Progress, Reason
+from sparring.contract.runner import ORDER, REPLY, Done, Failed, Order, Told, TrainingOrder
+from sparring.contract.states import Learnt, Progress, Reason
 from sparring.workers import assemble, corruptions, shard
 from sparring.workers.asking import Desk
 from sparring.workers.assemble import Run
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Learn, Trouble
 from sparring.workers.errors import unexpected
+from sparring.workers.retraining.direct import retrain
+from sparring.workers.retraining.leave import leave
 from sparring.workers.spare import ARITHMETIC
 from sparring.workers.surrogates import curriculum, recall
 from sparring.workers.wire import MAX_BODY, Lines, send
@@ -81,6 +84,23 @@ def resolve(wanted: str, device: str) -> str:
     return "cuda:0" if device == "auto" else device
 
 
+class Means(NamedTuple):
+    """What a runner has to do its work with."""
+
+    device: str
+    processes: int
+    desk: Desk
+    pace: "Pace"
+
+
+class Measured(NamedTuple):
+    """A job that attacks, its shards done."""
+
+    run: Run
+    shards: list[Path]
+    digest: str
+
+
 class Pace:
     """Progress as it is told: counts, rate and time to go. At most a few times a second."""
 
@@ -90,15 +110,18 @@ class Pace:
         self._began = self._told = time.monotonic()
         self._done = self._skipped = 0
         self.total = 0
+        self.curves: dict[str, tuple[Learnt, ...]] = {}
+        """Told with all that follows."""
 
     def phase(self, name: str, total: int = 0, done: int = 0) -> None:
         """Begin a phase of `total` row-attacks, `done` of them already there."""
         self._began, self._done, self.total, self._skipped = time.monotonic(), done, total, done
         self._tell(name)
 
-    def advance(self, name: str, count: int) -> None:
-        """So many more are done."""
+    def advance(self, name: str, count: int, *, taken_over: bool = False) -> None:
+        """So many more are done, or were already."""
         self._done += count
+        self._skipped += count if taken_over else 0
         if time.monotonic() - self._told > 0.2 or self._done >= self.total:
             self._tell(name)
 
@@ -107,29 +130,42 @@ class Pace:
         fresh, spent = self._done - self._skipped, self._told - self._began
         rate = fresh / spent if spent > 0 else 0.0
         eta = (self.total - self._done) / rate if rate else None
-        send(self._wire, Told(progress=Progress(phase=name, done=self._done, total=self.total, rate=rate, eta=eta)))
+        send(self._wire, Told(progress=Progress(phase=name, done=self._done, total=self.total, rate=rate, eta=eta, curves=self.curves)))
 
 
-def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Done:
+def serve(order: Order | TrainingOrder, wire: socket.socket, device: str, processes: int) -> Done:
     """Do the job; returns the files left.
 
     Raises:
         CrewError: it cannot be done, and why.
     """
-    started, began = datetime.now(UTC), time.monotonic()
     device = resolve(order.job.device, device)
     size = processes if device == "cpu" else 1
     if order.model.spec.endpoint:
         device, size = "cpu", max(_ASKING, processes)
-    tile = _TILE["cpu" if device == "cpu" else "cuda"]
-    pace, desk = Pace(wire), Desk(wire)
-    _listen(wire, desk)
+    means = Means(device, size, Desk(wire), Pace(wire))
+    _listen(wire, means.desk)
+    if isinstance(order, TrainingOrder):
+        return Done(files=leave(order, *retrain(order, means, measure)))
+    found = measure(order, means)
+    means.pace.phase("report", means.pace.total, means.pace.total)
+    return Done(files=assemble.write(found.run, found.shards, found.digest))
+
+
+def measure(order: Order, means: Means, phase: str = "attack") -> Measured:
+    """Attack every row of a job. Nothing may have been computed before.
+
+    Raises:
+        CrewError: it cannot be done, and why.
+    """
+    started, began = datetime.now(UTC), time.monotonic()
+    tile = _TILE["cpu" if means.device == "cpu" else "cuda"]
     while True:
-        crew = Crew(order, device, size, desk)
+        crew = Crew(order, means.device, means.processes, means.desk)
         try:
-            pace.phase("preflight")
+            means.pace.phase("preflight")
             facts = crew.look(tile)
-            shards, sign, resumed = _attack(crew, order, facts, tile, size, pace)
+            shards, sign, resumed = _attack(crew, order, facts, tile, means, phase)
             break
         except CrewError as error:
             if not error.trouble.memory or tile <= _SMALLEST_TILE:
@@ -137,15 +173,14 @@ def serve(order: Order, wire: socket.socket, device: str, processes: int) -> Don
             tile //= 2
         finally:
             crew.dismiss()
-    pace.phase("report", pace.total, pace.total)
-    run = Run(order, facts, tile, size, resumed, started, began, desk.asked, desk.sent)
-    return Done(files=assemble.write(run, shards, sign))
+    run = Run(order, facts, tile, means.processes, resumed, started, began, means.desk.asked, means.desk.sent)
+    return Measured(run, shards, sign)
 
 
-def _attack(crew: Crew, order: Order, facts: Facts, tile: int, processes: int, pace: Pace) -> tuple[list[Path], str, int]:
+def _attack(crew: Crew, order: Order, facts: Facts, tile: int, means: Means, phase: str) -> tuple[list[Path], str, int]:
     """The shards of all rows, those of an earlier attempt first; the digest they carry; and how many are an earlier attempt's."""
-    folder = Path(order.out) / "shards"
-    folder.mkdir(exist_ok=True)
+    folder, pace = Path(order.out) / "shards", means.pace
+    folder.mkdir(parents=True, exist_ok=True)
     sign = digest(order, facts, tile)
     drawn = np.random.Generator(np.random.PCG64(order.job.seed)).permutation(facts.rows).astype(np.int64)
     kept, free = _kept(folder, sign)
@@ -153,18 +188,18 @@ def _attack(crew: Crew, order: Order, facts: Facts, tile: int, processes: int, p
     _study(crew, order, facts, tile, pace, folder, sign)
     attacks = sum(len(feasible(order.job, threat, facts)) for threat in order.job.threats)
     attacks += len(corruptions.chosen(order.job, facts.shape[1:], facts.spec))
-    pace.phase("attack", facts.rows * attacks, (facts.rows - len(left)) * attacks)
-    shards = cut(left, math.prod(facts.shape[1:]), tile, processes)
+    pace.phase(phase, facts.rows * attacks, (facts.rows - len(left)) * attacks)
+    shards = cut(left, math.prod(facts.shape[1:]), tile, means.processes)
     tasks = [Attack(folder / f"{free + at:05d}.npz", sign, rows, tile, facts) for at, rows in enumerate(shards)]
     for answer in crew.work(tasks):
         if isinstance(answer, Advanced):
-            pace.advance("attack", answer.more)
+            pace.advance(phase, answer.more)
     return [*kept, *(task.path for task in tasks)], sign, len(kept)
 
 
 def _kept(folder: Path, sign: str) -> tuple[dict[Path, NDArray[np.int64]], int]:
     """Shards that can be used, with their rows; and the first number under which no shard lies."""
-    paths = sorted(folder.glob("*.npz"))
+    paths = sorted(folder.glob("[0-9]*.npz"))
     found = ((path, shard.load(path, sign)) for path in paths)
     return {path: each.rows for path, each in found if each is not None}, max((int(path.stem) + 1 for path in paths), default=0)
 
@@ -210,7 +245,7 @@ def main() -> None:
             sys.exit(0)
     answer: Done | Failed
     try:
-        answer = serve(Order.model_validate_json(first[0]), wire, given.device, given.processes)
+        answer = serve(ORDER.validate_json(first[0]), wire, given.device, given.processes)
     except CrewError as error:
         answer = Failed(reason=error.trouble.reason)
     except Exception as error:

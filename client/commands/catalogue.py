@@ -1,4 +1,4 @@
-"""`sparring attacks` and `sparring suites`: what can be asked for, from the contract, without a service."""
+"""`sparring attacks`, `sparring defenses` and `sparring suites`: what can be asked for, from the contract, without a service."""
 
 from typing import Annotated
 
@@ -7,6 +7,7 @@ import typer
 from sparring.commands import options as o
 
 attacks = typer.Typer(no_args_is_help=True, help="Attacks: list, show.")
+defenses = typer.Typer(no_args_is_help=True, help="Defenses: list, show.")
 suites = typer.Typer(no_args_is_help=True, help="Suites of attacks: list, show.")
 
 
@@ -57,6 +58,44 @@ def _example(meant: str) -> str:
         return meant
     settings = [s for s in describe.settings(KINDS[meant]) if s.default not in ("not set", "none")]
     return f"{meant}:{','.join(f'{s.name}={s.default}' for s in settings[:2])}"
+
+
+@defenses.command("list")
+def list_defenses(as_json: o.Json = False) -> None:
+    """Every defense, and short names for some."""
+    from sparring import show
+    from sparring.contract.catalogue import DEFENSE_INFOS
+    from sparring.parsing import DEFENSE_ALIASES
+
+    infos = DEFENSE_INFOS.values()
+    if as_json:
+        show.as_json(infos)
+        return
+    rows = [(one.kind, one.title, one.family, one.gradients, one.summary) for one in infos]
+    show.table("", ("name", "title", "family", "gradients", "what it does"), rows, ("gradients",))
+    show.tell("gradients: times each row goes forward and back through the model in one epoch; plain training is 1")
+    show.table("\nshort names", ("name", "means"), DEFENSE_ALIASES.items())
+
+
+@defenses.command("show")
+def show_defense(name: Annotated[str, typer.Argument(help="Such as trades, or a short name such as pgd-at.", show_default=False)]) -> None:
+    """One defense and its settings."""
+    from sparring import show
+    from sparring.contract.defenses import describe
+    from sparring.parsing import DEFENSE_ALIASES, DEFENSE_KINDS, unknown_defense
+
+    kind = DEFENSE_ALIASES.get(name, name).partition(":")[0]
+    if kind not in DEFENSE_KINDS:
+        raise unknown_defense(name, "")
+    defense = DEFENSE_KINDS[kind]
+    for paragraph in (*describe.description(defense), *describe.notes(defense)):
+        show.tell(paragraph)
+    short = ", ".join(alias for alias, means in DEFENSE_ALIASES.items() if means.partition(":")[0] == kind)
+    family = f"{defense.family}: {describe.FAMILIES[defense.family]}"
+    show.facts([("name", kind), ("title", defense.title), ("family", family), ("paper", defense.paper), ("short names", short)])
+    if settings := describe.settings(defense):
+        show.table("\nsettings", ("name", "default", "may be", "meaning"), settings)
+    show.tell(f"\nfor example\nsparring retrain model.pt2 data.npz --defense {name} -o new.pt2")
 
 
 @suites.command("list")

@@ -25,12 +25,10 @@ Targeted = Annotated[bool, typer.Option("--targeted", help="A row is broken only
 class Sides:
     """Model and data as the command line names them: each an id, or a file with what is declared about it.
 
-    Training rows, if there are any, are declared as the data are.
+    Other rows that the job needs, by their field of it, are declared as the data are.
     """
 
-    def __init__(
-        self, model: str, data: str, model_spec: "ModelSpec | None", data_spec: "DataSpec | None", training: str | None = None
-    ) -> None:
+    def __init__(self, model: str, data: str, model_spec: "ModelSpec | None", data_spec: "DataSpec | None", **others: str | None) -> None:
         from sparring.errors import UsageProblem
         from sparring.parsing import reference
         from sparring.peek import check_bounds
@@ -38,7 +36,7 @@ class Sides:
         self.model, self.data = model, data
         self.model_spec, self.data_spec = model_spec, data_spec
         self.model_ref, self.data_ref = reference(model, "mdl"), reference(data, "dat")
-        self.training, self.training_ref = training, reference(training, "dat") if training else None
+        self.others = {name: (given, reference(given, "dat")) for name, given in others.items() if given}
         for ref, declared, flags in (
             (self.model_ref, model_spec, "--arch --mean --std --layout --classes"),
             (self.data_ref, data_spec, "--bounds --scale --data-layout"),
@@ -48,8 +46,9 @@ class Sides:
                 raise UsageProblem(f"{ref} is uploaded already: its {said} cannot be declared now", f"Leave out {flags}, or give the file")
         if not self.data_ref:
             check_bounds(Path(data), data_spec)
-        if training and not self.training_ref:
-            check_bounds(Path(training), data_spec)
+        for given, ref in self.others.values():
+            if not ref:
+                check_bounds(Path(given), data_spec)
 
     def upload(self, client: "Client") -> dict[str, str]:
         """Upload what is a file; the references by their field of the job. UsageProblem for weights without an architecture."""
@@ -64,8 +63,8 @@ class Sides:
                 raise UsageProblem(wrong, hint)
             model = info.id
         found = {"model": model, "data": self.data_ref or client.datasets.upload(self.data, spec=self.data_spec).id}
-        if self.training:
-            found["training"] = self.training_ref or client.datasets.upload(self.training, spec=self.data_spec).id
+        for name, (given, ref) in self.others.items():
+            found[name] = ref or client.datasets.upload(given, spec=self.data_spec).id
         return found
 
 
@@ -86,14 +85,14 @@ def _run(sides: Sides, make: "Callable[..., Evaluate | Craft]", wanted: "Sequenc
             show.tell(f"\nreport: sparring report open {job.id}")
 
 
-def job_maker(kind: Any, **given: Any) -> "Callable[..., Evaluate | Craft]":
-    """Makes the job once the uploads are known; whatever else is wrong with it is raised now."""
+def job_maker(kind: Any, others: Sequence[str] = (), **given: Any) -> "Callable[..., Any]":
+    """Makes the job once the uploads are known, `others` beside model and data; whatever else is wrong with it is raised now."""
     from sparring.parsing import made
 
     def make(**uploads: str) -> Any:
         return made(kind, "", **uploads, **{name: value for name, value in given.items() if value is not None})
 
-    make(model="0" * 64, data="0" * 64)
+    make(**dict.fromkeys(("model", "data", *others), "0" * 64))
     return make
 
 
@@ -177,7 +176,7 @@ def evaluate(
     )
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
-    _run(Sides(model, data, model_spec, data_spec, training), make, wanted, device, as_json)
+    _run(Sides(model, data, model_spec, data_spec, training=training), make, wanted, device, as_json)
 
 
 def craft(
@@ -229,4 +228,4 @@ def craft(
     )
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
-    _run(Sides(model, data, model_spec, data_spec, training), make, wanted, device, as_json)
+    _run(Sides(model, data, model_spec, data_spec, training=training), make, wanted, device, as_json)

@@ -16,8 +16,8 @@ def show_report(job: o.Job, as_json: o.Json = False) -> None:
     from sparring import local, show
 
     with local.service() as client:
-        report = client.jobs.report(job)
-    typer.echo(report.model_dump_json(indent=2)) if as_json else show.report(report)
+        report = client.jobs.any_report(job)
+    typer.echo(report.model_dump_json(indent=2)) if as_json else show.any_report(report)
 
 
 @app.command("open")
@@ -41,14 +41,15 @@ def open_report(job: o.Job) -> None:
 @app.command("export")
 def export_report(
     job: o.Job,
-    output: Annotated[list[Path], typer.Option("-o", "--output", help="A file: .html .json .md .csv .parquet .npz; repeatable.")],
+    output: Annotated[
+        list[Path], typer.Option("-o", "--output", help="A file: .html .json .md .csv .parquet .npz, or a model; repeatable.")
+    ],
 ) -> None:
     """Write the report, its rows or its examples to files."""
     from sparring import local
     from sparring.outputs import outputs, write
 
-    wanted = outputs(output)
     with local.service() as client:
         found = client.jobs.get(job)
-        client.jobs.report(job)
-        write(client, found, outputs(output, crafting=found.job.kind == "craft") if wanted else wanted)
+        client.jobs.any_report(job)
+        write(client, found, outputs(output, crafting=found.job.kind == "craft", training=found.job.kind == "retrain"))

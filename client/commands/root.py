@@ -2,7 +2,7 @@
 
 import typer
 
-from sparring.commands import catalogue, doctor, evaluate, export, gate, jobs, keys, matrix, report, stack, uploads
+from sparring.commands import catalogue, doctor, evaluate, export, gate, jobs, keys, matrix, report, retrain, stack, uploads
 
 app = typer.Typer(
     name="sparring",
@@ -11,7 +11,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="The opponent a model trains against: how robust is it?",
 )
-for command in (evaluate.evaluate, evaluate.craft, matrix.matrix, stack.up, stack.demo, export.export, doctor.doctor):
+for command in (evaluate.evaluate, evaluate.craft, retrain.retrain, matrix.matrix, stack.up, stack.demo, export.export, doctor.doctor):
     app.command()(command)
 app.add_typer(uploads.models, name="models")
 app.add_typer(uploads.datasets, name="datasets")
@@ -20,6 +20,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(report.app, name="report")
 app.add_typer(gate.app, name="gate")
 app.add_typer(catalogue.attacks, name="attacks")
+app.add_typer(catalogue.defenses, name="defenses")
 app.add_typer(catalogue.suites, name="suites")
 
 

@@ -10,7 +10,7 @@ from sparring.contract.attacks.gradient import APGD, BIM, DIFGSM, FGM, FGSM, MIF
 from sparring.contract.attacks.gray import Substitute, Transfer
 from sparring.contract.attacks.minimal import CW, DDN, FAB, FMN, DeepFool
 from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, Square
-from sparring.contract.base import require_kind
+from sparring.contract.base import numbered, require_kind
 
 White = FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | PGD | APGD | VAT | DeepFool | DDN | FMN | CW | FAB
 Gray = Transfer
@@ -20,7 +20,7 @@ AttackSpec = Annotated[AnyAttack, Discriminator("kind"), BeforeValidator(lambda 
 ATTACKS: tuple[type[AnyAttack], ...] = get_args(AnyAttack)
 """Every attack of the contract, in the order of the union."""
 
-SuiteName = Literal["quick", "standard", "thorough", "levels"]
+SuiteName = Literal["quick", "standard", "thorough", "levels", "defended"]
 
 _STANDARD = (APGD(), APGD(loss="dlr", targets=9), FAB(targets=9), Square())
 
@@ -41,6 +41,7 @@ SUITES: dict[SuiteName, tuple[str, tuple[AnyAttack, ...]]] = {
         ),
     ),
     "levels": ("levels@1", (FGSM(), FGM(), PGD(steps=50), Transfer(), Substitute(), Square(queries=1000), Noise())),
+    "defended": ("defended@1", (Noise(), FGSM(), FGM(), PGD(steps=20), APGD(loss="dlr", steps=50), Square(queries=500))),
 }
 """Suites by name: version, and attacks in the order they are run."""
 
@@ -52,6 +53,7 @@ PURPOSES: dict[SuiteName, str] = {
     "standard": "What the standard version of AutoAttack runs, in its order: the number that papers compare.",
     "thorough": "All of standard with more restarts and queries, further losses, and FMN: for the number you want to stand by.",
     "levels": "The same threat from attackers who know more and less: the weights, the training data, or answers alone, side by side.",
+    "defended": "A model before and after it was trained: the single step and the PGD that defenses train on, and attacks they do not.",
 }
 """What each suite is for, in a sentence or two."""
 
@@ -63,9 +65,4 @@ __all__ += ["HopSkipJump", "Knowledge", "Loss", "Noise", "RayS", "SimBA", "Squar
 
 def names(attacks: tuple[AnyAttack, ...]) -> tuple[str, ...]:
     """One short unique name per attack: its kind, numbered from the second on (`pgd`, `pgd-2`)."""
-    seen: dict[str, int] = {}
-    result = []
-    for attack in attacks:
-        seen[attack.kind] = seen.get(attack.kind, 0) + 1
-        result.append(attack.kind if seen[attack.kind] == 1 else f"{attack.kind}-{seen[attack.kind]}")
-    return tuple(result)
+    return numbered(attack.kind for attack in attacks)

@@ -1,0 +1,1 @@
+"""Jobs that train: the runner directs, row processes train and measure."""
