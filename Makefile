@@ -30,6 +30,10 @@ check: .venv/.tools links ## Lint, types and layers
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-actions examples/ci/.github/actions/*/action.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows examples/ci/.github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci examples/ci/.gitlab-ci.yml
+	@$(BIN)/check-jsonschema --schemafile docs/schemas/gate.schema.json examples/ci/gate.yaml
 
 up: .venv/.installed ## Run the whole service on this machine until Ctrl-C
 	@$(BIN)/sparring up
@@ -46,7 +50,7 @@ overhead: .venv/.tools ## Measure the overhead of the service itself
 docs: .venv/.installed ## Write what docs/ says of the API, the schemas and the attacks
 	@mkdir -p docs/schemas
 	@$(BIN)/python -P -m sparring.service.openapi > docs/openapi.json
-	@for name in job report; do \
+	@for name in job report gate verdict; do \
 		$(BIN)/python -P -m sparring.service.openapi --schema $$name > docs/schemas/$$name.schema.json || exit 1; done
 	@$(BIN)/python -P -m sparring.guide docs/attacks.md
 

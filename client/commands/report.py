@@ -41,7 +41,7 @@ def open_report(job: o.Job) -> None:
 @app.command("export")
 def export_report(
     job: o.Job,
-    output: Annotated[list[Path], typer.Option("-o", "--output", help="A file: .html .json .md .csv .parquet .npz; repeatable.")],
+    output: Annotated[list[Path], typer.Option("-o", "--output", help="A file: .html .json .md .csv .parquet .npz .zip; repeatable.")],
 ) -> None:
     """Write the report, its rows or its examples to files."""
     from sparring import local
