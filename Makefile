@@ -31,6 +31,10 @@ check: .venv/.tools links ## Lint, types and layers
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-actions examples/ci/.github/actions/*/action.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows examples/ci/.github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci examples/ci/.gitlab-ci.yml
+	@$(BIN)/check-jsonschema --schemafile docs/schemas/gate.schema.json examples/ci/gate.yaml
 
 up: .venv/.installed ## Run the whole service on this machine until Ctrl-C
 	@$(BIN)/sparring up
@@ -53,7 +57,7 @@ busy: .venv/.tools ## Measure how busy an endpoint of 20 ms is kept
 docs: .venv/.installed ## Write what docs/ says of the API, the schemas, the attacks and the defenses
 	@mkdir -p docs/schemas
 	@$(BIN)/python -P -m sparring.service.openapi > docs/openapi.json
-	@for name in job report; do \
+	@for name in job report gate verdict; do \
 		$(BIN)/python -P -m sparring.service.openapi --schema $$name > docs/schemas/$$name.schema.json || exit 1; done
 	@$(BIN)/python -P -m sparring.guide docs/attacks.md docs/defenses.md
 

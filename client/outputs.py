@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sparring.bundle import BUNDLE, bundle
 from sparring.contract.resources import JobInfo
 from sparring.errors import UsageProblem
 from sparring.paths import check_folder, kind_of
@@ -17,6 +18,7 @@ _BY_SUFFIX = {
     ".csv": "rows.csv",
     ".parquet": "rows.parquet",
     ".npz": "examples.npz",
+    ".zip": BUNDLE,
 }
 
 
@@ -74,7 +76,10 @@ def write(client: Client, job: JobInfo, wanted: Sequence[Output]) -> None:
     """Download each file that was asked for, and say where it lies; one that the job did not leave is told, not raised."""
     left = {artifact.name for artifact in job.artifacts}
     for path, artifact in wanted:
-        if artifact in left:
+        if artifact == BUNDLE:
+            bundle(client, job, path)
+            say(f"wrote {path}")
+        elif artifact in left:
             client.jobs.artifact(job.id, artifact, path)
             say(f"wrote {path}")
         else:

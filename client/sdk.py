@@ -79,6 +79,22 @@ def _pages(wire: Wire, page: TypeAdapter[Page[Item]], path: str, **params: Any) 
             return
 
 
+def _download(wire: Wire, path: str, dest: str | Path) -> Path:
+    target = Path(dest)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    with wire.stream("GET", path) as response:
+        try:
+            with part.open("xb") as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+            part.replace(target)
+        except OSError as error:
+            raise UsageProblem(f"{target} cannot be written: {error.strerror}") from error
+        finally:
+            part.unlink(missing_ok=True)
+    return target
+
+
 class Uploads(Generic[Info, Spec]):
     """Models or datasets of the project."""
 
@@ -116,6 +132,14 @@ class Uploads(Generic[Info, Spec]):
     def get(self, ref: str) -> Info:
         """One by id or sha256."""
         return self._wire.ask(self._info, "GET", f"{self._path}/{_part(ref)}")
+
+    def download(self, ref: str, dest: str | Path) -> Path:
+        """Its bytes as they were uploaded, to the path `dest`; a file there is replaced once all are here.
+
+        Raises:
+            UsageProblem: `dest` cannot be written.
+        """
+        return _download(self._wire, f"{self._path}/{_part(ref)}/content", dest)
 
     def delete(self, ident: str) -> None:
         """Delete one; ApiError 409 while a job that is not finished needs it."""
@@ -238,19 +262,7 @@ class Jobs:
         Raises:
             UsageProblem: `dest` cannot be written.
         """
-        target = Path(dest)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        with self._wire.stream("GET", f"/v1/jobs/{_part(job_id)}/artifacts/{_part(name)}") as response:
-            try:
-                with part.open("xb") as file:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-                part.replace(target)
-            except OSError as error:
-                raise UsageProblem(f"{target} cannot be written: {error.strerror}") from error
-            finally:
-                part.unlink(missing_ok=True)
-        return target
+        return _download(self._wire, f"/v1/jobs/{_part(job_id)}/artifacts/{_part(name)}", dest)
 
 
 class Keys:

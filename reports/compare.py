@@ -1,13 +1,80 @@
-"""Statistics of rows that are right before and after, and of medians: McNemar's exact test, paired intervals, order statistics."""
+"""Two reports row by row, and the statistics for it: McNemar's exact test, paired intervals, a median's order statistics."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice, takewhile
 from math import ceil, exp, inf, lgamma, log, sqrt
 from statistics import NormalDist
+from typing import NamedTuple
 
-from sparring.contract.verdict import Flips
+from sparring.contract.jobs import Evaluate
+from sparring.contract.report import Report, Score
+from sparring.contract.verdict import Flips, suite_version, threat_identity
+from sparring.reports import text
+from sparring.reports.rows import Outcomes
 
 CONFIDENCE = 0.95
+
+
+class Incomparable(ValueError):
+    """Two reports whose numbers mean different things; says in what they differ."""
+
+
+class Told(NamedTuple):
+    """A report, and what became of its rows threat by threat."""
+
+    report: Report
+    rows: tuple[Outcomes, ...]
+
+
+class Compared(NamedTuple):
+    """Two reports under one threat, or on the rows as they are."""
+
+    what: str
+    before: Score
+    after: Score
+    flips: Flips
+    lost: tuple[int, ...]
+    """Rows that were right before and are not now."""
+    won: tuple[int, ...]
+
+
+def compared(before: Told, after: Told) -> tuple[Compared, ...]:
+    """Two reports: the rows as they are, then each threat.
+
+    Raises:
+        Incomparable: data, rows, attacks or threats are not the same in both.
+    """
+    _check_alike(before.report, after.report)
+    pairs = [("clean", before.rows[0].right, after.rows[0].right)]
+    theirs = [threat_identity(after.report, result.threat) for result in after.report.threats]
+    for at, result in enumerate(before.report.threats):
+        own = threat_identity(before.report, result.threat)
+        if own not in theirs:
+            nearest = min(theirs, key=lambda one: (one.norm != own.norm, abs(one.eps - own.eps)))
+            raise Incomparable(f"{text.threat_text(result.threat)} is not among the threats of the second: {own.difference(nearest)}")
+        pairs.append((text.threat_text(result.threat), before.rows[at].stood, after.rows[theirs.index(own)].stood))
+    if len(theirs) > len(before.report.threats):
+        raise Incomparable(f"the second has {len(theirs)} threats, the first {len(before.report.threats)}")
+    return tuple(_compared(what, was, now, before.rows[0].rows) for what, was, now in pairs)
+
+
+def _check_alike(one: Report, other: Report) -> None:
+    if not (isinstance(one.job, Evaluate) and isinstance(other.job, Evaluate)):
+        raise Incomparable("one of them is no evaluation")
+    facts = {
+        "data": (one.data.sha256, other.data.sha256),
+        "rows": (one.clean.total, other.clean.total),
+        "attacks": (suite_version(one.job), suite_version(other.job)),
+    }
+    if different := [f"{name} {first} against {second}" for name, (first, second) in facts.items() if first != second]:
+        raise Incomparable(", ".join(different))
+
+
+def _compared(what: str, was: Sequence[bool], now: Sequence[bool], rows: Sequence[int]) -> Compared:
+    lost = tuple(row for row, a, b in zip(rows, was, now, strict=True) if a and not b)
+    won = tuple(row for row, a, b in zip(rows, was, now, strict=True) if b and not a)
+    before, after = (Score(count=sum(each), total=len(each)) for each in (was, now))
+    return Compared(what, before, after, flips(was, now), lost, won)
 
 
 def flips(before: Sequence[bool], after: Sequence[bool], confidence: float = CONFIDENCE) -> Flips:

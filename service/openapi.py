@@ -1,4 +1,4 @@
-"""The API described: `python -P -m sparring.service.openapi` writes OpenAPI; with `--schema report|job` a JSON Schema of the contract."""
+"""The API described: `python -P -m sparring.service.openapi` writes OpenAPI; with `--schema NAME` a JSON Schema of the contract."""
 
 import argparse
 import json
@@ -9,11 +9,18 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field, TypeAdapter
 
 from sparring.contract.endpoints import ENDPOINT
+from sparring.contract.gate import Policy
 from sparring.contract.jobs import JOB
 from sparring.contract.retrained import REPORT
+from sparring.contract.verdict import Verdict
 from sparring.service import problems
 
-SCHEMAS: dict[str, TypeAdapter[Any]] = {"report": REPORT, "job": JOB}
+SCHEMAS: dict[str, TypeAdapter[Any]] = {
+    "report": REPORT,
+    "job": JOB,
+    "gate": TypeAdapter(Policy),
+    "verdict": TypeAdapter(Verdict),
+}
 
 
 class FaultShape(BaseModel):
@@ -71,7 +78,7 @@ def main() -> None:
     from sparring.storage.settings import Settings
 
     parser = argparse.ArgumentParser(prog="sparring.service.openapi", description="Describe the HTTP API.")
-    parser.add_argument("--schema", choices=SCHEMAS, help="the JSON Schema of a report or a job instead")
+    parser.add_argument("--schema", choices=SCHEMAS, help="a JSON Schema of the contract instead")
     wanted = parser.parse_args().schema
     document = SCHEMAS[wanted].json_schema() if wanted else create_app(Settings(anonymous=False)).openapi()
     json.dump(document, sys.stdout, indent=2, ensure_ascii=False, sort_keys=bool(wanted))

@@ -58,5 +58,5 @@ Timeout = Annotated[int | None, typer.Option(help="Seconds after which the job i
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout and nothing else.")]
 Output = Annotated[
     list[Path] | None,
-    typer.Option("-o", "--output", help="A file to write: .html .json .md .csv .parquet .npz; repeatable.", show_default=False),
+    typer.Option("-o", "--output", help="A file to write: .html .json .md .csv .parquet .npz .zip; repeatable.", show_default=False),
 ]

@@ -2,7 +2,22 @@
 
 import typer
 
-from sparring.commands import catalogue, doctor, evaluate, export, gate, jobs, keys, matrix, report, retrain, stack, uploads
+from sparring.commands import (
+    catalogue,
+    compare,
+    doctor,
+    evaluate,
+    export,
+    gate,
+    jobs,
+    keys,
+    matrix,
+    report,
+    retrain,
+    stack,
+    uploads,
+    verify,
+)
 
 app = typer.Typer(
     name="sparring",
@@ -11,7 +26,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="The opponent a model trains against: how robust is it?",
 )
-for command in (evaluate.evaluate, evaluate.craft, retrain.retrain, matrix.matrix, stack.up, stack.demo, export.export, doctor.doctor):
+for command in (
+    *(evaluate.evaluate, evaluate.craft, retrain.retrain, matrix.matrix, compare.compare, verify.verify),
+    *(stack.up, stack.demo, export.export, doctor.doctor),
+):
     app.command()(command)
 app.add_typer(uploads.models, name="models")
 app.add_typer(uploads.datasets, name="datasets")

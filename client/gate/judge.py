@@ -258,8 +258,8 @@ def _key_words(key: BaselineKey) -> str:
 def _trust(rule: TrustRule, result: ThreatResult) -> Said:
     level = result.trust.level
     good = _TRUST.index(level) >= _TRUST.index(rule.min)
-    evidence = "; ".join(finding.message for finding in result.trust.evidence)
-    return Said("pass" if good else "violated", text.TRUST[level] if good or not evidence else evidence, found=level)
+    against = "; ".join(finding.message for finding in result.trust.evidence) or text.TRUST[level]
+    return Said("pass" if good else "violated", f"{level} is at least {rule.min}" if good else against, found=level)
 
 
 def _time(rule: TimeRule, seconds: float) -> Said:

@@ -1,10 +1,7 @@
 """A policy carried out: uploads, one evaluation, a verdict. What fails on the way is a verdict too, and never a pass."""
 
-import csv
 import hashlib
-import io
 import re
-import tempfile
 from collections.abc import Collection
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -22,8 +19,8 @@ from sparring.gate.judge import Evidence, judge, unjudged
 from sparring.gate.policy import Read
 from sparring.outputs import Output, write
 from sparring.progress import cancelled_if_interrupted, follow
-from sparring.reports.rows import outcomes, read_csv
 from sparring.sdk import Client
+from sparring.told import of_job
 
 Spec = TypeVar("Spec", ModelSpec, DataSpec)
 
@@ -104,14 +101,8 @@ def _evidence(wanted: Wanted, sides: Sides) -> Evidence:
             job = client.jobs.submit(policy.job(**sides.upload(client)))
             with cancelled_if_interrupted(client, job.id):
                 info = follow(client, job.id)
-        report = client.jobs.report(info.id)
         write(client, info, wanted.files)
-        with tempfile.TemporaryDirectory(prefix="sparring-gate-") as folder:
-            lines = client.jobs.artifact(info.id, "rows.csv", Path(folder) / "rows.csv").read_text(encoding="utf-8")
-    try:
-        return Evidence(report, outcomes(read_csv(io.StringIO(lines, newline="")), report), info.id)
-    except (ValueError, csv.Error) as error:
-        raise SparringError(f"rows.csv of {info.id} contradicts its report: {error}", "Run the gate again") from error
+        return Evidence(*of_job(client, info.id), info.id)
 
 
 def _known(client: Client, job_id: str, policy: Policy, sides: Sides) -> JobInfo:

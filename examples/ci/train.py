@@ -18,7 +18,8 @@ from sparring.defenses.training import train
 
 MODELS = Path(__file__).parent / "models"
 EPS = 0.1
-DEFENSES = {"weak": Plain(), "robust": PGDTraining(norm="linf", eps=EPS, steps=7)}
+RECIPES = {"weak": (Plain(), 60), "robust": (PGDTraining(norm="linf", eps=EPS, steps=7), 25)}
+"""Defense and epochs."""
 
 
 def main() -> None:
@@ -28,10 +29,10 @@ def main() -> None:
     x, x_test, y, y_test = train_test_split(stored, labels.astype(np.int64), test_size=0.2, random_state=0, stratify=labels)
     data = in_memory(torch.from_numpy(x).float() / 255, torch.from_numpy(y))
     MODELS.mkdir(exist_ok=True)
-    for name, defense in DEFENSES.items():
+    for name, (defense, epochs) in RECIPES.items():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
-        for progress in train(model, defense, data, Training(epochs=12, rate=0.005, monitor=0)):
+        for progress in train(model, defense, data, Training(epochs=epochs, rate=0.005, monitor=0)):
             print(f"{name}: epoch {progress.epoch} of {progress.epochs}, loss {progress.loss:.3f}")
         save_file(model.state_dict(), MODELS / f"{name}.safetensors")
     np.savez_compressed(MODELS / "digits.npz", x=x_test, y=y_test)

@@ -8,12 +8,19 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter
 
+from sparring.contract.gate import Policy
 from sparring.contract.jobs import JOB
 from sparring.contract.report import Report
-from tests.reports import factory
+from sparring.contract.verdict import Verdict
+from tests.reports import factory, verdicts
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
-MODELS: dict[str, TypeAdapter[Any]] = {"job": JOB, "report": TypeAdapter(Report)}
+MODELS: dict[str, TypeAdapter[Any]] = {
+    "job": JOB,
+    "report": TypeAdapter(Report),
+    "gate": TypeAdapter(Policy),
+    "verdict": TypeAdapter(Verdict),
+}
 JOBS = (
     {"kind": "evaluate", "model": "a" * 64, "data": "b" * 64, "threats": [{"norm": "linf", "eps": " 8 / 255"}]},
     {"kind": "craft", "model": "a" * 64, "data": "b" * 64, "threat": {"norm": "l2", "eps": 0.5}, "attack": {"kind": "pgd", "alpha": 0.1}},
@@ -57,6 +64,26 @@ def test_a_report_is_valid_and_a_changed_one_is_not() -> None:
         changed = copy.deepcopy(written)
         changed[part][field] = wrong
         assert not schema("report").is_valid(changed)
+
+
+def test_a_verdict_is_valid_and_a_changed_one_is_not() -> None:
+    written = json.loads(verdicts.verdict().model_dump_json())
+    schema("verdict").validate(written)
+    assert not schema("verdict").is_valid(written | {"exit_code": 4})
+
+
+def test_a_policy_is_valid_and_a_changed_one_is_not() -> None:
+    rule = {"id": "a", "metric": "robust", "threat": "near", "min": 0.4}
+    policy = {
+        "version": 1,
+        "model": {"path": "m"},
+        "data": {"path": "d"},
+        "threats": {"near": {"norm": "linf", "eps": 0.1}},
+        "rules": [rule],
+    }
+    schema("gate").validate(policy)
+    for wrong in ({"version": 2}, {"rules": []}, {"rules": [rule | {"metric": "nice"}]}, {"rules": [rule | {"mim": 1}]}, {"threats": {}}):
+        assert not schema("gate").is_valid(policy | wrong)
 
 
 @pytest.mark.parametrize("job", JOBS, ids=["evaluate", "craft"])

@@ -1,0 +1,76 @@
+"""Reports with their rows, by the name of a report.zip or the id of a job."""
+
+import csv
+import io
+import re
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sparring import local
+from sparring.contract.report import Report
+from sparring.errors import SparringError, UsageProblem
+from sparring.paths import absent, check_readable, kind_of
+from sparring.reports.compare import Told
+from sparring.reports.rows import outcomes, read_csv
+from sparring.sdk import Client
+
+LARGEST = 1 << 30
+"""Bytes that a file of a report.zip may have."""
+
+
+@contextmanager
+def told(*names: str) -> Iterator[tuple[Told, ...]]:
+    """Each report that is named; a service is asked only where one is the id of a job.
+
+    Raises:
+        UsageProblem: a name is neither, or a file is no report.zip.
+    """
+    for name in names:
+        if not _is_job(name) and kind_of(Path(name)) != "file":
+            raise UsageProblem(f"{name} {absent(kind_of(Path(name)))}", "Give a report.zip or the id of a job (job_…)")
+    with ExitStack() as held:
+        client = held.enter_context(local.service()) if any(map(_is_job, names)) else None
+        yield tuple(of_job(client, name) if client and _is_job(name) else of_zip(Path(name)) for name in names)
+
+
+def _is_job(name: str) -> bool:
+    return bool(re.fullmatch(r"job_[0-9a-z]{20}", name))
+
+
+def of_job(client: Client, job: str) -> Told:
+    """The report of a job. SparringError where it contradicts its rows."""
+    report = client.jobs.report(job)
+    with tempfile.TemporaryDirectory(prefix="sparring-rows-") as folder:
+        rows = client.jobs.artifact(job, "rows.csv", Path(folder) / "rows.csv").read_text(encoding="utf-8")
+    try:
+        return _told(report, rows)
+    except (ValueError, csv.Error) as error:
+        raise SparringError(f"rows.csv of {job} contradicts its report: {error}", "Run the evaluation again") from error
+
+
+def of_zip(path: Path) -> Told:
+    """The report in a report.zip. UsageProblem where it is none."""
+    check_readable(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            report, rows = (_member(archive, name) for name in ("report.json", "rows.csv"))
+        return _told(Report.model_validate_json(report), rows.decode())
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValidationError, ValueError, EOFError, csv.Error, RuntimeError) as error:
+        hint = "Write it with `sparring report export JOB -o report.zip`"
+        raise UsageProblem(f"{path} is no report.zip: {str(error).splitlines()[0]}", hint) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > LARGEST:
+        raise ValueError(f"{name} is larger than {LARGEST >> 30} GiB")
+    return archive.read(name)
+
+
+def _told(report: Report, rows: str) -> Told:
+    return Told(report, outcomes(read_csv(io.StringIO(rows, newline="")), report))
