@@ -72,7 +72,7 @@ def test_double_backprop_is_the_slope_of_the_penalty(of) -> None:
     for step in (h, -2 * h):
         with torch.no_grad():
             weight[0, 0, 1, 1] += step
-        ends.append(float(objective(views, given, given.x)))
+        ends.append(float(objective(views, given, given.x).detach()))
     assert abs((ends[0] - ends[1]) / (2 * h) - float(slope[0, 0, 1, 1])) < 1e-5
 
 
