@@ -88,7 +88,7 @@ def train(
         every: batches between two progresses within an epoch; none unless given.
 
     Raises:
-        ValueError: model, data and settings do not go together, saying why.
+        ValueError: model, data and settings do not go together, saying why; at once, or with the first batch.
     """
     course = _Course(model, spec, data, settings or Training(), unlabelled)
     if state is not None:
