@@ -34,9 +34,9 @@ class EEGNet(nn.Module):
     def __init__(self, channels: int, samples: int, classes: int) -> None:
         """Kernels of half a second at 128 Hz."""
         super().__init__()
-        self.spectral = nn.Sequential(nn.Conv2d(1, 8, (1, 64), padding="same", bias=False), nn.BatchNorm2d(8))
+        self.spectral = nn.Sequential(nn.ZeroPad2d((31, 32, 0, 0)), nn.Conv2d(1, 8, (1, 64), bias=False), nn.BatchNorm2d(8))
         self.spatial = nn.Sequential(nn.Conv2d(8, 16, (channels, 1), groups=8, bias=False), nn.BatchNorm2d(16), nn.ELU())
-        separable = [nn.Conv2d(16, 16, (1, 16), padding="same", groups=16, bias=False), nn.Conv2d(16, 16, 1, bias=False)]
+        separable = [nn.ZeroPad2d((7, 8, 0, 0)), nn.Conv2d(16, 16, (1, 16), groups=16, bias=False), nn.Conv2d(16, 16, 1, bias=False)]
         self.separable = nn.Sequential(*separable, nn.BatchNorm2d(16), nn.ELU())
         self.dropout = nn.Dropout(0.5)
         self.last = nn.Linear(16 * (samples // 4 // 8), classes)

@@ -208,7 +208,7 @@ def test_a_job_that_fails_ends_with_2_and_says_why_and_what_to_do(sparring, file
         (("--eps", "1", "--device", "tpu"), "device: must be"),
         (("--eps", "1", "--precision", "half"), "precision: must be 'exact' or 'fast'"),
         (("--eps", "1", "--corruption", "fog"), "--corruption fog: there is no such thing"),
-        (("--eps", "1", "--suite", "slow"), "suite: must be 'quick', 'standard', 'thorough' or 'levels'"),
+        (("--eps", "1", "--suite", "slow"), "suite: must be 'quick', 'standard', 'thorough', 'levels' or 'defended'"),
         (("--eps", "1", "--targeted", "--attack", "fab"), "fab cannot aim at a class"),
         (("--eps", "1", "--bounds", "1,0"), "wrong way round"),
         (("--eps", "1", "--rows", "many"), "rows"),

@@ -138,6 +138,7 @@ def test_kinds_and_suites():
             Square(queries=10_000, restarts=2),
         ),
         "levels@1": (FGSM(), FGM(), PGD(steps=50), Transfer(), Substitute(), Square(queries=1000), Noise()),
+        "defended@1": (Noise(), FGSM(), FGM(), PGD(steps=20), APGD(loss="dlr", steps=50), Square(queries=500)),
     }
     assert dict(SUITES.values()) == pinned, "a pinned suite changes only with its version"
 

@@ -63,7 +63,7 @@ FAULTS: dict[str, Callable[[Stack], None]] = {
 
 
 @pytest.mark.parametrize(
-    "fault", [fault if fault in ("runner", "worker", "redis") else pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS]
+    "fault", [fault if fault in ("runner", "worker") else pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS]
 )
 def test_the_job_survives_the_death_of(fault: str, ready: Ready, undisturbed: bytes) -> None:
     job = ready.stack.submit(model=ready.model, data=ready.data, **LONG)
@@ -96,6 +96,7 @@ def test_a_horse_killed_while_it_stores_and_commits_leaves_one_report(seed: int,
     proper_end(stack, job, short)
 
 
+@pytest.mark.slow
 def test_a_queued_job_survives_flushall(ready: Ready, undisturbed: bytes) -> None:
     first = ready.stack.submit(model=ready.model, data=ready.data, **LONG)
     second = ready.stack.submit(model=ready.model, data=ready.data, **LONG)
@@ -159,6 +160,7 @@ def test_a_timeout_counts_all_attempts_and_kills_the_runner(ready: Ready) -> Non
     eventually(lambda: runner not in tree(ready.stack.process.pid), 10, "the runner's end")
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_every_runner_ends_as_failed(ready: Ready, undisturbed: bytes) -> None:
     """And the queue flows on."""
     job = ready.stack.submit(model=ready.model, data=ready.data, **ENDLESS)

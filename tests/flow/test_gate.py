@@ -117,6 +117,7 @@ def test_the_weak_model_does_not(service: Stack, repository: Path):
     assert claims == {"as they are": 360} | {f"linf {r.threat.eps}": 360 - r.worst.count for r in report.threats}
 
 
+@pytest.mark.slow
 def test_the_hook_and_the_tests_of_the_repository(service: Stack, repository: Path):
     environment = clean(repository.parent, service)
     hook = run([str(repository / "hooks/pre-push")], repository, environment)
@@ -142,6 +143,7 @@ def test_a_policy_with_a_fault_is_told_by_pytest(repository: Path):
     assert "gate.yaml:1: " in done.stderr
 
 
+@pytest.mark.slow
 def test_the_gate_proves_that_it_can_fail(service: Stack, tmp_path: Path):
     done = run(["sparring", "gate", "--selftest"], tmp_path, clean(tmp_path, service))
     assert done.returncode == 0, done.stderr

@@ -112,6 +112,7 @@ def test_a_stack_waits_for_one_that_goes_down_and_yields_to_one_that_is_up(tmp_p
             pass
 
 
+@pytest.mark.slow
 def test_every_part_comes_back_and_all_go_with_the_supervisor(tmp_path: Path, eventually: Eventually) -> None:
     with stack(tmp_path) as (process, client):
         before = eventually(lambda: len(children(process.pid)) == 3 and children(process.pid))

@@ -153,6 +153,7 @@ def test_data_that_cannot_suffer_them_are_refused_before_any_attack(
     assert "corruption" in refused.value.reason.hint
 
 
+@pytest.mark.slow
 def test_a_job_on_such_data_fails_with_that_reason(tmp_path: Path) -> None:
     reader = export(nn.Linear(64, 10), tmp_path / "model.pt2", (64,))
     last = serve(made(tmp_path, reader, ["contrast"], flat()), 1)

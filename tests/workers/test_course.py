@@ -240,7 +240,7 @@ def test_walks_toward_a_class_begin_at_a_row_of_that_class(folder: Path) -> None
     given = order(folder, folder / "model.pt2", folder / "data.npz", job)
     _, bench = preflight(given, torch.device("cpu"), 64)
     ended = attack_shard(given.job, bench, np.arange(ROWS), lambda more: None).ended[0]
-    assert (ended.broken_by == 0).mean() > 0.9
+    assert (ended.broken_by == 0).mean() > 0.8
     bench.data = replace(bench.data, labels=None)
     blind = attack_shard(given.job, bench, np.arange(ROWS), lambda more: None).ended[0]
     assert (blind.broken_by == 0).mean() < 0.5

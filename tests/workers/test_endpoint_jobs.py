@@ -126,6 +126,7 @@ def test_a_runner_that_is_lost_costs_no_query_at_all(case: Case, target: Countin
     assert rows(case, job, 2) == undisturbed.rows
 
 
+@pytest.mark.slow
 def test_the_ledger_alone_is_enough_to_run_a_job_again(case: Case, target: Counting, undisturbed: Undisturbed) -> None:
     first, second = case.submit(), case.submit()
     case.report(case.serve(first))
@@ -178,6 +179,7 @@ def connections(pid: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_secrets_are_sent_and_appear_nowhere_and_runners_open_no_socket(
     sqlite_engine: Engine, tmp_path: Path, target: Counting, capfd: pytest.CaptureFixture[str]
 ) -> None:

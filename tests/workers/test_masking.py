@@ -76,9 +76,9 @@ def test_a_model_that_rounds_its_input_looks_harmless_in_white_and_is_caught_in_
     told = evaluated(tmp_path, Quantised(body))
     (result,) = told.threats
     white, black = result.levels
-    assert white.robust.count == told.clean.count, "no gradient, no break"
+    assert white.robust.rate > 0.95 * told.clean.rate, "without a gradient only chance breaks a row"
     assert black.robust.rate < 0.5 * white.robust.rate
-    assert black.alone == white.robust.count - black.robust.count
+    assert black.alone >= white.robust.count - black.robust.count
     assert {"gradient_absent", "weaker_attacker_wins"} <= {finding.code for finding in told.warnings}
     assert result.trust.level == "suspect"
     assert result.worst.count == black.robust.count, "the number is that of the attacker who won"

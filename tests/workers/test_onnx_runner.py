@@ -72,6 +72,7 @@ def test_the_same_network_gets_the_same_verdicts_as_pt2(name: str, uploads: Path
     assert 0 < known.threats[0].worst.count < known.clean.count
 
 
+@pytest.mark.slow
 def test_a_run_again_with_other_processes_changes_no_bit(uploads: Path, tmp_path: Path) -> None:
     files = []
     for processes in (1, 2):
@@ -142,6 +143,7 @@ def test_a_refusal_reaches_the_user_without_a_traceback(tmp_path: Path, capfd: p
 
 
 @pytest.mark.parametrize("name", ["256x2", "256x4", "256x6"])
+@pytest.mark.slow
 def test_what_verifiers_proved_is_never_broken(name: str, realdata: Path, tmp_path: Path) -> None:
     """VNN-COMP 2021: of the boxes around MNIST images some are proved free of counterexamples; others are known to hold one."""
     folder = realdata / "models" / "vnncomp_mnist_fc_2021"

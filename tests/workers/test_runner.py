@@ -126,7 +126,7 @@ def same(one, other) -> None:
             assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_other_numbers_of_processes_change_no_bit(done, uploads: Path, tmp_path: Path, processes: int) -> None:
     again = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", JOB)
     assert isinstance(serve(again, processes), Done)
@@ -193,6 +193,7 @@ def test_craft_leaves_a_dataset(uploads: Path, tmp_path: Path) -> None:
     assert told.threats[0].each[0].backwards >= told.clean.count * 10
 
 
+@pytest.mark.slow
 def test_a_targeted_break_reaches_the_target_drawn_for_the_row(uploads: Path, tmp_path: Path) -> None:
     job = {"threats": [{"norm": "linf", "eps": 0.3, "targeted": True}], "attacks": [{"kind": "pgd", "steps": 20}], "rows": 100}
     given = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", job)

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from onnx import ModelProto
 from safetensors.torch import save_file
 from torch import nn
 
@@ -15,7 +14,6 @@ from sparring.workers.errors import Refused
 from sparring.workers.models import load_model
 from sparring.workers.pt2.load import load_pt2
 from sparring.workers.pt2.strip import strip
-from sparring.workers.retraining.onnx_weights import replaced, trainable_graph
 from sparring.workers.retraining.trainee import Weights
 
 SUFFIX: dict[ModelFormat, str] = {"pt2": ".pt2", "safetensors": ".safetensors", "onnx": ".onnx", "state_dict": ".pt"}
@@ -48,6 +46,8 @@ def _module(order: TrainingOrder, weights: Weights) -> nn.Module:
     path, form = Path(order.model_path), order.model.format
     loaded = load_model(path, form, order.model.spec)
     if loaded.graph is not None:
+        from sparring.workers.retraining.onnx_weights import trainable_graph  # here, because the packages are an extra
+
         module, names = trainable_graph(loaded.graph)
         module.load_state_dict({own: weights[name] for own, name in names.items()})
         return module.eval()
@@ -72,6 +72,10 @@ def _state_dict(weights: Weights, stem: Path) -> str:
 
 
 def _onnx(source: Path, weights: Weights, stem: Path) -> str:
+    from onnx import ModelProto
+
+    from sparring.workers.retraining.onnx_weights import replaced
+
     path = _path(stem, "onnx")
     path.write_bytes(replaced(ModelProto.FromString(source.read_bytes()), weights).SerializeToString())
     return path.name

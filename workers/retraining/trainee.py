@@ -13,7 +13,6 @@ from sparring.workers.errors import Refused
 from sparring.workers.models import Loaded, load_model
 from sparring.workers.prepare import Prepared
 from sparring.workers.retraining.afresh import afresh
-from sparring.workers.retraining.onnx_weights import trainable
 
 Weights = dict[str, Tensor]
 """By their names in the uploaded file."""
@@ -63,7 +62,11 @@ def trainee(order: TrainingOrder, data: Dataset, facts: Facts, device: torch.dev
     """
     job, spec = order.job, order.model.spec
     loaded = load_model(Path(order.model_path), order.model.format, spec)
-    module, names = (loaded.module, {}) if loaded.graph is None else trainable(loaded, data, spec)
+    module, names = loaded.module, dict[str, str]()
+    if loaded.graph is not None:
+        from sparring.workers.retraining.onnx_weights import trainable  # here, because the packages are an extra
+
+        module, names = trainable(loaded, data, spec)
     if facts.access != "gradient":
         hint = "Export the model as .pt2 with `sparring export`."
         raise Refused(
