@@ -1,5 +1,7 @@
 """Jobs on an endpoint, run by a real horse and a real runner over real HTTP, against a target that counts."""
 
+import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -114,7 +116,12 @@ def test_an_endpoint_that_dies_fails_the_job_and_a_retry_repeats_no_query(case: 
 
 def test_a_runner_that_is_lost_costs_no_query_at_all(case: Case, target: Counting, undisturbed: Undisturbed) -> None:
     job = case.submit()
-    info = disturbed(case, job, lambda: target.asked > undisturbed.asked // 2, lambda: case.runner and case.runner.kill())
+
+    def kill() -> None:
+        assert case.runner
+        os.killpg(case.runner.pid, signal.SIGKILL)
+
+    info = disturbed(case, job, lambda: target.asked > undisturbed.asked // 2, kill)
     assert (info.state, info.attempt) == ("queued", 2)
     told = case.report(case.serve(job))
     assert Counter(target.digests("answered")) == undisturbed.answered
