@@ -1,5 +1,6 @@
 """Jobs on an endpoint, run by a real horse and a real runner over real HTTP, against a target that counts."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -191,9 +192,11 @@ def test_secrets_are_sent_and_appear_nowhere_and_runners_open_no_socket(
     seen: list[tuple[bytes, list[str]]] = []
 
     def look() -> None:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and b"sparring.workers.runner" in (entry / "cmdline").read_bytes():
-                seen.append(((entry / "environ").read_bytes(), connections(int(entry.name))))
+        assert case.runner
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if os.getpgid(pid) == case.runner.pid:
+                    seen.append((Path(f"/proc/{pid}/environ").read_bytes(), connections(pid)))
 
     info = disturbed(case, job, lambda: target.asked > 200, look)
     assert info.state == "succeeded", info.reason
