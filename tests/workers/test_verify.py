@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from workers import onnx_nets, orders
 
 from sparring.contract.runner import Done
 from sparring.workers import verify
+from workers import onnx_nets, orders
 
 JOB = {
     "threats": [{"norm": "linf", "eps": 0.1}, {"norm": "l2", "eps": 0.5}, {"norm": "linf", "eps": 0.2, "targeted": True}],
