@@ -198,3 +198,4 @@ def test_a_stack_of_the_run_s_own_serves_and_when_killed_is_no_pass(repository: 
         os.kill(pid, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2, err
+    assert out.startswith("COULD NOT EVALUATE: ")

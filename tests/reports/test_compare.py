@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sparring.contract.report import Score
-from sparring.reports.compare import enough, flips, mcnemar, median
+from sparring.reports.compare import Incomparable, Told, compared, enough, flips, mcnemar, median
+from tests.client.gate import sample
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -96,3 +97,61 @@ def test_enough_rows_are_just_enough(rate: float):
     if needed > 1:
         assert Score(count=needed - 1, total=needed - 1).interval[0] < rate
     assert enough(1.0) is None
+
+
+def told(right: int = 190, stood: int = 150, change=lambda report: report) -> Told:
+    report, rows, _ = sample.evidence(right, stood)
+    return Told(change(report), rows)
+
+
+def test_two_reports_are_compared_row_by_row():
+    clean, near = compared(told(), told(stood=148))
+    assert (clean.what, clean.flips.lost, clean.flips.won) == ("clean", 0, 0)
+    assert (near.what, near.lost, near.won) == ("linf 4/255", (148, 149), ())
+    assert (near.before, near.after) == (Score(count=150, total=200), Score(count=148, total=200))
+    assert near.flips.p == mcnemar(2, 0)
+    assert compared(told(stood=148), told())[1].won == (148, 149)
+
+
+def _data(report):
+    return report.model_copy(update={"data": report.data.model_copy(update={"sha256": "ef" * 32})})
+
+
+def _bounds(report):
+    spec = report.data.spec.model_copy(update={"bounds": "none"})
+    return report.model_copy(update={"data": report.data.model_copy(update={"spec": spec})})
+
+
+def _suite(report):
+    return report.model_copy(update={"job": report.job.model_copy(update={"suite": "standard"})})
+
+
+def _knowledge(report):
+    return report.model_copy(update={"job": report.job.model_copy(update={"knowledge": frozenset({"white"})})})
+
+
+def _eps(report):
+    (result,) = report.threats
+    moved = result.model_copy(update={"threat": result.threat.model_copy(update={"eps": "8/255"})})
+    return report.model_copy(update={"threats": (moved,)})
+
+
+def _more(report):
+    return report.model_copy(update={"threats": (*report.threats, *_eps(report).threats)})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_data, f"data {'ab' * 32} against {'ef' * 32}"),
+        (_bounds, "linf 4/255 is not among the threats of the second: bounds 0.0, 1.0 against none"),
+        (_suite, "attacks quick@1 against standard@1"),
+        (_knowledge, "knowledge black, gray, white against white"),
+        (_eps, "eps 0.01568"),
+        (_more, "the second has 2 threats, the first 1"),
+    ],
+)
+def test_what_is_not_the_same_is_refused_with_the_difference(change, said):
+    with pytest.raises(Incomparable) as caught:
+        compared(told(), told(change=change))
+    assert said in str(caught.value)
