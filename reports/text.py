@@ -232,7 +232,9 @@ class Asking(NamedTuple):
 
 def asking(report: Report) -> tuple[Asking, ...]:
     """The threats under which such attacks were stopped at their first success and broke anything."""
-    found = (Asking(r.threat, tuple(e for e in r.each if e.by_queries and "queries" in type(e.attack).model_fields)) for r in report.threats)
+    found = (
+        Asking(r.threat, tuple(e for e in r.each if e.by_queries and "queries" in type(e.attack).model_fields)) for r in report.threats
+    )
     return tuple(each for each in found if each.each)
 
 

@@ -55,9 +55,6 @@ AIMED: tuple[AttackSpec, ...] = (
 EVERY = [(spec, norm) for spec in (*(LIGHT.get(kind().kind, kind()) for kind in ATTACKS), *AIMED) for norm in spec.norms]
 """Each attack of the contract, and some of its other forms, with each norm it is defined for."""
 IDS = [f"{spec.kind}{'' if spec not in AIMED else '-aimed' if getattr(spec, 'targets', 0) else '-again'}-{norm}" for spec, norm in EVERY]
-    f"{spec.kind}{'-again' if spec in AIMED and not getattr(spec, 'targets', 0) else '-aimed' if spec in AIMED else ''}-{norm}"
-    for spec, norm in EVERY
-]
 
 
 def sharp(spec: AttackSpec, eps: float) -> AttackSpec:
