@@ -129,10 +129,9 @@ def begin(trail: Trail, starts: int) -> Tensor:
     """(B, …): the nearest of several points on the boundary, known to 5 %; where a walk may begin. Rows without any keep the clean row.
 
     Points are drawn within the bounds, or without bounds further and further out: `starts` of them, more only for rows that have not
-    found one that reaches the goal. The first is another row of the data, where the problem has one. One that was found is brought
-    to the boundary; of later draws it is asked first whether
-    they are nearer. Noise in single entries comes in turn with pictures of few cells, down to a single colour, for models that call
-    all noise alike.
+    found one that reaches the goal. The first is another row of the data, where the problem has one. One that was found is brought to
+    the boundary; of later draws it is asked first whether they are nearer. Noise in single entries comes in turn with pictures of
+    few cells, down to a single colour, for models that call all noise alike.
     """
     best, distance = trail.problem.x.clone(), torch.full_like(trail.distance, float("inf"))
     everyone = torch.arange(len(distance), device=distance.device)

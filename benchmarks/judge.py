@@ -22,9 +22,11 @@ class Verdict(NamedTuple):
     """Rows that were moved out of the ball or the box; they are not broken."""
     borderline: int
     """Rows whose verdict would be another in float64."""
+    median: float
+    """Distance of the returned points over the rows that were right; infinite where more than half of them hold."""
 
 
-def judge(model: nn.Module, x: Tensor, y: Tensor, adversarial: Tensor, eps: float) -> Verdict:
+def judge(model: nn.Module, x: Tensor, y: Tensor, adversarial: Tensor, eps: float, norm: str = "linf") -> Verdict:
     """Distances in float64, predictions in float32 as the model is.
 
     Raises:
@@ -32,12 +34,14 @@ def judge(model: nn.Module, x: Tensor, y: Tensor, adversarial: Tensor, eps: floa
     """
     if adversarial.shape != x.shape:
         raise ValueError(f"the tool returned shape {tuple(adversarial.shape)} for rows of shape {tuple(x.shape)}")
-    distance = (adversarial.double() - x.double()).abs().flatten(1).amax(1)
+    moved = (adversarial.double() - x.double()).flatten(1)
+    distance = moved.abs().amax(1) if norm == "linf" else moved.norm(dim=1)
     inside = (distance <= eps + SLACK) & ((adversarial >= 0) & (adversarial <= 1)).flatten(1).all(1)
     right, stands = _right(model, x, y), _right(model, adversarial, y)
     doubtful = right & inside & (stands != _right(_double(model), adversarial.double(), y))
     robust = right & (stands | ~inside)
-    return Verdict(robust.numpy(), int((~inside).sum()), int(doubtful.sum()))
+    median = distance.where(~robust, torch.inf)[right].nan_to_num(torch.inf, torch.inf).median() if bool(right.any()) else torch.inf
+    return Verdict(robust.numpy(), int((~inside).sum()), int(doubtful.sum()), float(median))
 
 
 @torch.no_grad()

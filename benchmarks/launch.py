@@ -32,15 +32,18 @@ class Answer(NamedTuple):
 
 def task(subject: str, workload: str, place: Ready, rows: int, seed: int) -> Task:
     """What every tool is asked to do."""
+    work = WORKLOADS[workload]
     return Task(
         workload=workload,
-        job=WORKLOADS[workload].job,
-        steps=WORKLOADS[workload].steps,
+        job=work.job,
+        steps=work.steps,
+        gradient=work.gradient,
+        norm="linf" if work.far is None else "l2",
         arch=SUBJECTS[subject].arch,
         weights=str(place.weights),
         data=str(place.data),
         rows=rows,
-        eps=SUBJECTS[subject].eps,
+        eps=SUBJECTS[subject].eps if work.far is None else work.far,
         seed=seed,
         processes=len(os.sched_getaffinity(0)),
         out="",

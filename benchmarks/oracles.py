@@ -30,11 +30,11 @@ class Case(NamedTuple):
 CASES = (
     Case("digits", "pgd20-verdict", 360, 5),
     Case("digits", "apgd100", 360, 5),
-    Case("digits", "square", 360, 1),
+    Case("digits", "square-5000", 360, 1),
     Case("digits", "standard", 360, 1),
     Case("fashion", "pgd20-verdict", 512, 2),
     Case("fashion", "apgd100", 256, 2),
-    Case("fashion", "square", 64, 1),
+    Case("fashion", "square-5000", 64, 1),
     Case("fashion", "standard", 64, 1),
     Case("mnist", "pgd20-verdict", 512, 2),
     Case("mnist", "apgd100", 256, 2),
@@ -86,7 +86,7 @@ def _verdict(case: Case, tool: str, seed: int, peers: Path) -> Verdict:
     answer = launch.run(tool, task, peers)
     if answer.x is None:
         raise Missing(f"!!! {tool} did not run {case.workload} on {case.subject}: {answer.timing['skipped']}")
-    return judge(task.model(), *task.inputs(), answer.x, task.eps)
+    return judge(task.model(), *task.inputs(), answer.x, task.eps, task.norm)
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ def measure(seat: Seat, seed: int, round: int, tools: list[str], given: argparse
             run.skipped[f"{tool} {seat.workload}"] = str(answer.timing["skipped"])
             print(f"!!! SKIPPED {tool} on {seat.workload}: {answer.timing['skipped']}", flush=True)
             continue
-        verdict = judge(model, x, y, answer.x, task.eps)
+        verdict = judge(model, x, y, answer.x, task.eps, task.norm)
         attack_s = answer.timing.get("attack_s")
         run.robust[seat, tool, seed] = verdict.robust
         run.versions[tool] = str(answer.timing["version"])
@@ -84,6 +84,7 @@ def measure(seat: Seat, seed: int, round: int, tools: list[str], given: argparse
             attack_s=None if attack_s is None else float(attack_s),
             outside=verdict.outside,
             borderline=verdict.borderline,
+            median=verdict.median if task.norm == "l2" else None,
         )
 
 
@@ -116,7 +117,7 @@ def _line(record: Record) -> str:
     return (
         f"round {record.round} seed {record.seed} {record.model:9} {record.workload:14} {record.tool:13}"
         f" cpu {record.cpu_s:8.2f} s  wall {record.wall_s:8.2f} s  {record.cpu_s / record.floor_cpu_s:6.2f} x floor"
-        f"  holds {record.robust}/{record.total}"
+        f"  holds {record.robust}/{record.total}{'' if record.median is None else f'  median distance {record.median:.4f}'}"
     )
 
 

@@ -31,6 +31,8 @@ class Record(NamedTuple):
     """Rows returned outside the ball or the box."""
     borderline: int
     """Rows whose verdict would be another in float64."""
+    median: float | None = None
+    """Distance, where an attack looks for the smallest."""
 
 
 Sets = Mapping[tuple[str, str, str, int], NDArray[np.bool_]]
@@ -69,6 +71,8 @@ def _costs(tools: Mapping[str, Sequence[Record]], file: TextIO) -> None:
         default = spread([record.cpu_s / record.floor_default_cpu_s for record in records])
         cpu, wall = (spread([getattr(record, name) for record in records]) for name in ("cpu_s", "wall_s"))
         notes = [f"{max(getattr(record, name) for record in records)} {name}" for name in ("outside", "borderline")]
+        if medians := [record.median for record in records if record.median is not None]:
+            notes.append(f"median distance {spread(medians, 4)}")
         shown = [note for note in notes if not note.startswith("0 ")]
         print(f"  {tool:13} {cpu:>22} {wall:>22} {floor:>20} {default:>20}  {holds:>20}  {'; '.join(shown)}".rstrip(), file=file)
 

@@ -27,6 +27,21 @@ class Workload(NamedTuple):
     rows: dict[str, int]
     """Rows by subject; a subject that is not named is not run unless asked for, and then on `few` rows."""
     few: int = 64
+    gradient: bool = True
+    """The floor's passes go backward too."""
+    far: float | None = None
+    """For attacks that look for the smallest change: an eps in l2 that holds every row, so that the distances count."""
+
+
+def _square(queries: int) -> Workload:
+    job = {"kind": "evaluate", "attacks": [{"kind": "square", "queries": queries}]}
+    return Workload(f"Square, {queries} queries", job, queries, ("torchattacks",), {"fashion": 128, "mnist": 64}, gradient=False)
+
+
+def _walk(title: str, kind: str, queries: int = 2000) -> Workload:
+    job = {"kind": "evaluate", "attacks": [{"kind": kind, "queries": queries}]}
+    about = f"{title} in l2, {queries} queries: how near does it come?"
+    return Workload(about, job, queries, ("foolbox", "art"), {"fashion": 64}, gradient=False, far=100.0)
 
 
 _LIBRARIES = ("torchattacks", "foolbox", "art")
@@ -53,13 +68,10 @@ WORKLOADS = {
         ("torchattacks",),
         {"fashion": 512, "mnist": 512},
     ),
-    "square": Workload(
-        "Square, 5000 queries",
-        {"kind": "evaluate", "attacks": [{"kind": "square", "queries": 5000}]},
-        5000,
-        ("torchattacks",),
-        {"fashion": 128, "mnist": 64},
-    ),
+    "square-1000": _square(1000),
+    "square-5000": _square(5000),
+    "hopskipjump": _walk("HopSkipJump", "hopskipjump"),
+    "boundary": _walk("Boundary attack", "boundary"),
     "standard": Workload(
         "suite `standard` against AutoAttack `standard`; the floor is 100 steps",
         {"kind": "evaluate", "suite": "standard"},

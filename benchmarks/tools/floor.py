@@ -16,13 +16,12 @@ def main() -> None:
     task = Task.read(Path(sys.argv[1]))
     model, (x, y) = task.model().requires_grad_(False), task.inputs()
     batches = list(zip(torch.split(x, task.batch), torch.split(y, task.batch), strict=True))
-    gradient = task.workload != "square"
-    _step(model, *batches[0], gradient)
+    _step(model, *batches[0], task.gradient)
     steps = min(task.steps, _MOST)
     wall, cpu = time.perf_counter(), cpu_seconds()
     for _ in range(steps):
         for part in batches:
-            _step(model, *part, gradient)
+            _step(model, *part, task.gradient)
     wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     scale = task.steps / steps
     task.answer(None, wall_s=scale * wall, cpu_s=scale * cpu, version=f"torch {torch.__version__}")

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _job(task: Task) -> Job:
-    threat = {"norm": "linf", "eps": task.eps}
+    threat = {"norm": task.norm, "eps": task.eps}
     against = {"threat": threat} if task.job["kind"] == "craft" else {"threats": [threat]}
     return JOB.validate_python(task.job | against | {"model": "0" * 64, "data": "1" * 64, "rows": task.rows, "seed": task.seed})
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from sparring.workers.zoo import build
 
 @dataclass(frozen=True)
 class Task:
-    """One attack on the first rows of a data set, in linf and the box [0, 1]."""
+    """One attack on the first rows of a data set, in the box [0, 1]."""
 
     workload: str
     job: dict[str, Any]
@@ -38,6 +38,9 @@ class Task:
     """Cores of this machine."""
     out: str
     """A folder: `timing.json`, and `x.npy`, the adversarial rows."""
+    gradient: bool = True
+    """The floor's passes go backward too."""
+    norm: Literal["linf", "l2"] = "linf"
     batch: int = 128
 
     @property
@@ -72,6 +75,14 @@ class Task:
 
 Attack = Callable[[Tensor, Tensor], Tensor]
 """(x, labels) -> x', for any number of rows."""
+
+
+def hops(queries: int) -> int:
+    """Steps of HopSkipJump, of which the t-th makes 100 sqrt(t) probes, that come to so many."""
+    steps, made = 0, 0.0
+    while (made := made + 100 * (steps + 1) ** 0.5) <= queries:
+        steps += 1
+    return steps
 
 
 def cpu_seconds() -> float:

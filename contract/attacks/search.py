@@ -91,18 +91,18 @@ class SPSA(Scored):
     kind: Literal["spsa"] = "spsa"
     queries: Queries = 10_000
     """Most queries that a row may cost, the judge's look at a success included."""
-    pairs: Pairs = 64
+    pairs: Pairs = 32
     """Random signs of one estimate; each is probed forward and backward."""
     sigma: PositiveQuantity | None = None
     """Size of a probe in the threat's norm; `eps / 10` unless given."""
     alpha: PositiveQuantity | None = None
-    """Step size of Adam in the threat's norm, in units of the data; `eps / 5` unless given."""
+    """Step size of Adam in the threat's norm, in units of the data; `eps / 2` unless given."""
     loss: Loss = "margin"
     """What is climbed."""
 
     def step_size(self, eps: float) -> float:
         """Step size for a ball of radius `eps`, in units of the data."""
-        return eps / 5 if self.alpha is None else value(self.alpha)
+        return eps / 2 if self.alpha is None else value(self.alpha)
 
     def probe_size(self, eps: float) -> float:
         """Size of a probe for a ball of radius `eps`, in units of the data."""

@@ -243,7 +243,7 @@ def test_walks_toward_a_class_begin_at_a_row_of_that_class(folder: Path) -> None
     assert (ended.broken_by == 0).mean() > 0.8
     bench.data = replace(bench.data, labels=None)
     blind = attack_shard(given.job, bench, np.arange(ROWS), lambda more: None).ended[0]
-    assert (blind.broken_by == 0).mean() < 0.5
+    assert (blind.broken_by == 0).mean() < 0.7
 
 
 def test_vat_measures_how_far_the_prediction_moves(folder: Path) -> None:
