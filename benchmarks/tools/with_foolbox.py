@@ -34,7 +34,7 @@ def _walk(task: Task, wrapped: foolbox.PyTorchModel) -> Attack:
         walk = BoundaryAttack(steps=int((task.steps - _INIT) / _CHECKS), tensorboard=False)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        adversarial = start.run(wrapped, x, foolbox.Misclassification(y))
+        adversarial: Tensor = start.run(wrapped, x, foolbox.Misclassification(y))
         with torch.no_grad():
             begun = torch.nonzero(wrapped(adversarial).argmax(1) != y).flatten()
         adversarial[begun] = walk.run(wrapped, x[begun], foolbox.Misclassification(y[begun]), starting_points=adversarial[begun])

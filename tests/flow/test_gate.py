@@ -196,6 +196,6 @@ def test_a_stack_of_the_run_s_own_serves_and_when_killed_is_no_pass(repository: 
     eventually((tmp_path / "own" / "stack.json").exists, what="a stack that is ready")
     for pid in [*embedded, *tree(embedded[0])]:
         os.kill(pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 2, err
     assert out.startswith("COULD NOT EVALUATE: ")
