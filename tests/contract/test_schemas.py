@@ -10,14 +10,14 @@ from pydantic import TypeAdapter
 
 from sparring.contract.gate import Policy
 from sparring.contract.jobs import JOB
-from sparring.contract.report import Report
+from sparring.contract.retrained import REPORT
 from sparring.contract.verdict import Verdict
 from tests.reports import factory, verdicts
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 MODELS: dict[str, TypeAdapter[Any]] = {
     "job": JOB,
-    "report": TypeAdapter(Report),
+    "report": REPORT,
     "gate": TypeAdapter(Policy),
     "verdict": TypeAdapter(Verdict),
 }
