@@ -41,20 +41,12 @@ from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
 from sparring.workers.surrogates import learnt
 from sparring.workers.threat_results import curve, minimal, threat_result
+from sparring.workers.trust.level import level
+from sparring.workers.trust.model_rules import of_model
+from sparring.workers.trust.seen import Seen
+from sparring.workers.trust.threat_rules import Outcome, under_threat
 
 _ROW_GROUP = 100_000
-_SUSPECT = frozenset(
-    {
-        "gradient_absent",
-        "not_deterministic",
-        "chance_accuracy",
-        "refused_successes",
-        "non_finite",
-        "tied_scores",
-        "proof_contradicted",
-        "weaker_attacker_wins",
-    }
-)
 
 
 class Run(NamedTuple):
@@ -71,6 +63,8 @@ class Run(NamedTuple):
     asked: int = 0
     sent: int = 0
     """Rows asked of an endpoint and requests sent to it, in all attempts of the job."""
+    seen: Seen | None = None
+    """What was measured on a few rows again; None where nothing is checked."""
 
 
 class Results:
@@ -87,6 +81,7 @@ class Results:
         self.clean = np.concatenate([part.clean for part in parts])[order]
         self.ended = tuple(_joined([part.ended[at] for part in parts], order) for at in range(len(parts[0].ended)))
         self.corrupted = np.concatenate([part.corrupted for part in parts])[order]
+        self.intact = all(part.intact for part in parts)
         self.shape = tuple(parts[0].ended[0].witness.shape[1:])
 
     def witnesses(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
@@ -154,12 +149,14 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
         tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins))
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
     ]
+    levelled = trust(run, results, findings, masked)
     threats = tuple(
-        threat_result(order.job, facts, threat, ended, results.labels, right, _trust((*findings, *own)), surrogates)
-        for threat, ended, own in zip(order.job.threats, results.ended, masked, strict=True)
+        threat_result(order.job, facts, threat, ended, results.labels, right, believed, surrogates)
+        for threat, ended, believed in zip(order.job.threats, results.ended, levelled, strict=True)
     )
     suffered = corruptions.results(order.job, facts, results.corrupted)
     looks = clean.total + sum(result.mean.total for result in suffered) + sum(each.queries for each in surrogates.values())
+    spent = [part.effort for part in (run.seen.model, *run.seen.threats)] if run.seen else []
     return Report(
         job=order.job,
         model=_model(order, facts),
@@ -178,14 +175,25 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
             attack_seconds=sum(tally.seconds for tally in tallies),
             asked=run.asked if order.model.spec.endpoint else None,
             sent=run.sent if order.model.spec.endpoint else None,
+            check_forwards=sum(part.forwards for part in spent),
+            check_backwards=sum(part.backwards for part in spent),
+            check_seconds=sum(part.seconds for part in spent),
         ),
         provenance=provenance(run),
     )
 
 
-def _trust(findings: Sequence[Finding]) -> Trust:
-    evidence = tuple(found for found in findings if found.code in _SUSPECT)
-    return Trust(level="suspect" if evidence else "unchecked", evidence=evidence)
+def trust(run: Run, results: Results, findings: Sequence[Finding], masked: Sequence[tuple[Finding, ...]]) -> Iterator[Trust]:
+    """How far the number of each threat may be believed; crafted examples are no number. `masked`: of levels.masked, for each threat."""
+    job, facts, seen = run.order.job, run.facts, run.seen
+    if seen is None or job.kind == "craft":
+        yield from (Trust() for _ in job.threats)
+        return
+    of_all = tuple(of_model(job, facts, findings, seen.model, intact=results.intact))
+    for threat, ended, own, part in zip(job.threats, results.ended, masked, seen.threats, strict=True):
+        robust = float((ended.broken_by == UNBROKEN).mean()) if len(results.rows) else 0.0
+        outcome = Outcome(feasible(job, threat, facts), ended.wins, robust, own, job.cascaded)
+        yield level((*of_all, *under_threat(facts, outcome, part)), (*findings, *own))
 
 
 def _findings(facts: Facts, results: Results, tallies: Sequence[Tally]) -> Iterator[Finding]:
