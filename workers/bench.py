@@ -150,7 +150,7 @@ def aim(
     model = made(loaded.module)
     if isinstance(loaded.search, Asked):
         return model, Remote(model, made(loaded.search), tile), ("no copy: the endpoint itself is asked",)
-    judge = Voting(model) if draws else model
+    judge = Voting(model).eval() if draws else model
     if loaded.access != "gradient":
         return model, Target(judge, model, tile), ("no copy: the judge itself is asked",)
     if loaded.search is None:

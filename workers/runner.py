@@ -227,9 +227,11 @@ def _doubt(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, shards
     units = unit.units(order.job, facts, results.rows, results.clean == results.labels, results.ended)
     paths = [folder / unit.name(given) for given in units]
     fresh = [(given, path) for given, path in zip(units, paths, strict=True) if unit.recall(path, sign) is None]
+    attacks = pace.total
     pace.phase("checks", len(units), len(units) - len(fresh))
     for _ in crew.work([Doubt(path, sign, given, tile, facts) for given, path in fresh]):
         pace.advance("checks", 1)
+    pace.total = attacks
     return unit.gather(paths, sign)
 
 
