@@ -25,8 +25,10 @@ _LEAST = (1, 3, 6)
 """Some kernels change their ways for very small outputs: smallest windows to be tried."""
 _CALL = 10_000_000
 """Multiplications that take as long as sending another group of rows through the stages."""
-_WORTH = 100_000
-"""Multiplications saved on a row by a small window, below which the bookkeeping costs more."""
+_USUAL = 0.35
+"""Side of the windows that most of a random search asks for, as a fraction of the picture's."""
+_WORTH = 3_000_000
+"""Multiplications saved on a row by such a window, below which the bookkeeping costs more than it saves."""
 
 
 class Patch(NamedTuple):
@@ -205,7 +207,10 @@ def plan(model: nn.Module, like: Tensor, tile: int, granule: int) -> Plan | None
     x = random.uniforms(random.keys(0, torch.arange(tile)), tuple(like.shape[1:])).to(like.dtype)
     tape = record(model, x)
     made = tape and divided(tape)
-    if made is None or made.cost(max(made.stages[0].size)) - made.cost(3) < _WORTH:
+    if made is None:
+        return None
+    side = max(made.stages[0].size)
+    if made.cost(side) - made.cost(round(_USUAL * side)) < _WORTH:
         return None
     sizes = (made._replace(least=least) for least in _LEAST)
     try:
