@@ -303,7 +303,12 @@ class Provenance(Frozen):
     threads: Count
     """Threads of each process."""
     tile: Count
-    """Rows of every pass; the last one is padded."""
+    """Rows of a full pass."""
+    granule: Count = 0
+    """Shorter passes are padded to a multiple of so many rows; as many as the tile unless results were bit-equal (probed on this model).
+
+    0 in reports of versions that did not tell.
+    """
     rows_independent: bool
     """A row's results were bit-equal whatever its neighbours, slot and order (probed on this model)."""
     environment: dict[str, str]

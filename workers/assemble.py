@@ -263,6 +263,7 @@ def provenance(run: Run) -> Provenance:
         processes=run.processes,
         threads=1,
         tile=run.tile,
+        granule=run.facts.granule or run.tile,
         rows_independent=run.facts.independent,
         environment={name: os.environ.get(name, "") for name in ARITHMETIC},
         suite=SUITES[job.suite][0] if isinstance(job, Evaluate) and job.suite else "",

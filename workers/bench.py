@@ -54,6 +54,8 @@ class Facts(NamedTuple):
     """What may be asked of the model: attacks that need more are left out."""
     training: int = 0
     """Rows that the attacker has, to train models of their own: none of them is evaluated."""
+    granule: int = 0
+    """A row's results were bit-equal in passes of any multiple of so many rows; 0 where they were not, or this is not known."""
     draws: bool = False
     """The model draws at random: the majority of several passes is its word."""
 
@@ -132,6 +134,7 @@ def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | Non
         raise RuntimeError("a model that had a gradient in one process has none in another")
     probabilities, draws = bool(facts and facts.probabilities), bool(facts and facts.draws)
     model, target, done = aim(order, loaded, data, device, tile, probabilities=probabilities, draws=draws)
+    target.granule = (facts and facts.granule) or tile
     return Bench(data, loaded, model, target, done, device, facts)
 
 

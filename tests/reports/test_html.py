@@ -273,3 +273,12 @@ def test_what_a_check_says_is_inert():
     hostile = Check(code="mode_mismatch", state="flagged", level="invalid", message=HOSTILE, evidence={"parts": [HOSTILE]})
     page = html(factory.report(trust=Trust(level="invalid", checks=(hostile,))))
     assert HOSTILE not in page
+
+
+def test_queries_have_a_drawing_and_a_table():
+    page = html(factory.asked())
+    assert 'id="queries"' in page
+    assert page.count("Broken rows against queries") == 1
+    assert "queries-0-" in page
+    assert ">2,400</td>" in page
+    assert 'id="queries"' not in html(factory.report())

@@ -112,3 +112,10 @@ def test_checks_are_a_table_and_inert():
     said = markdown(factory.report(threats=(Threat(norm="linf", eps=0.1),), trust=Trust(level="invalid", checks=(check,))))
     assert "| mode mismatch | flagged: invalid | 2 parts, first &lt;b&gt;\\|\\*x\\*\\. |" in said
     assert "## Checks" not in markdown(factory.report())
+
+
+def test_queries_have_a_table():
+    said = markdown(factory.asked())
+    broken, entered = (getattr(factory.asked().threats[0].each[0], name) for name in ("broken", "entered"))
+    assert f"| square | linf 4/255 | {broken} of {entered} | 120 | 2,400 |" in said
+    assert "## Queries" not in markdown(factory.report())
