@@ -19,11 +19,11 @@ _SPREAD, _DIGITS = 1e-3, 1e-5
 Told = Mapping[str, Finding]
 
 
-def of_model(job: Evaluate, facts: Facts, warnings: Sequence[Finding], seen: OfModel, *, intact: bool) -> Iterator[Check]:
-    """Every check of the model itself. `intact`: it was after every shard what it was before."""
+def of_model(job: Evaluate, facts: Facts, warnings: Sequence[Finding], seen: OfModel, *, right: int, intact: bool) -> Iterator[Check]:
+    """Every check of the model itself. `right`: rows that were so; `intact`: after every shard it was what it was before."""
     told = {finding.code: finding for finding in warnings}
     attacks = tuple(attack for threat in job.threats for attack in feasible(job, threat, facts))
-    absent = absence(attacks, facts)
+    absent = absence(attacks, facts, right)
     yield held("gradient_absent", absent, seen.slopes, lambda part: _gradient(part, told, attacks))
     yield held("saturated_scores", absent, seen.slopes, _saturated)
     yield held("tiny_scores", absent, seen.scale, _tiny)
@@ -41,10 +41,11 @@ def of_model(job: Evaluate, facts: Facts, warnings: Sequence[Finding], seen: OfM
     yield _classes(attacks, facts.classes)
 
 
-def absence(attacks: Sequence[AttackSpec], facts: Facts) -> Absent:
-    """Why nothing may have been measured with gradients."""
-    climbs = any(attack.access == "gradient" for attack in attacks)
-    return Absent("" if climbs else say.NO_SLOPE, say.RANDOM if facts.draws else say.COSTLY)
+def absence(attacks: Sequence[AttackSpec], facts: Facts, right: int) -> Absent:
+    """Why nothing may have been measured with gradients; `right` rows were so before any attack."""
+    if not any(attack.access == "gradient" for attack in attacks):
+        return Absent(say.NO_SLOPE)
+    return Absent(why=say.NOTHING if not right else say.RANDOM if facts.draws else say.COSTLY)
 
 
 def searches(attacks: Sequence[AttackSpec]) -> bool:

@@ -21,7 +21,9 @@ from sparring.workers.trust.seen import Asked, Course, Longer, Scale, Slopes, Te
 from sparring.workers.trust.watch import Watch
 
 STEPS = 20
-"""Of ascents that are the checks' own."""
+"""Of ascents that are the checks' own, within a threat."""
+FAR, TRIES = 10, 2
+"""Steps and starts of the one that may go anywhere."""
 DIRECTIONS = 10
 """Random points about each row."""
 QUERIES = 300
@@ -89,7 +91,7 @@ def whole(target: Target, goal: Goal, x: Tensor, bounds: tuple[float, float] | N
     """F8: nothing should stand where the attacker may go anywhere (Pintor et al. 2021, indicator 6), or as far as the data go."""
     low, high = bounds or (float(x.min()), float(x.max()))
     area = ball("linf", x, x.new_full((len(x),), high - low, dtype=torch.float64), bounds)
-    attack = climb(backprop(margin), ascend(2.5 * (high - low) / STEPS), STEPS, anywhere, tries=2)
+    attack = climb(backprop(margin), ascend(2.5 * (high - low) / FAR), FAR, anywhere, tries=TRIES)
     outcome = attack(target, problem(goal, area, random.fork(key, _WHOLE)))
     return Whole(rows=len(x), standing=int((~outcome.success).sum()), eps=high - low)
 

@@ -87,6 +87,8 @@ WORDS: dict[str, Words] = {
 COSTLY = "It would have taken more than the twentieth of the attacks' own work that checks may take."
 RANDOM = "The model answers at random: what two runs of this would differ in is chance."
 NOTHING = "No row was right before any attack."
+FLAT = "At eps 0 nothing may change."
+NO_ASCENT = "The ascents that are watched are not defined in this norm."
 NO_SLOPE = "No attack here uses a gradient."
 
 

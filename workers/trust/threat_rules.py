@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparring.contract.attacks import AttackSpec
+from sparring.contract.attacks import PGD, AttackSpec
 from sparring.contract.report import Check, Finding
+from sparring.contract.threat import Threat
 from sparring.workers.bench import Facts
 from sparring.workers.trust import say
 from sparring.workers.trust.model_rules import absence, searches
@@ -27,7 +28,10 @@ _ENOUGH = 20
 class Outcome(NamedTuple):
     """What the evaluation made of every row under the threat."""
 
+    threat: Threat
     attacks: tuple[AttackSpec, ...]
+    right: int
+    """Rows right before any attack."""
     wins: NDArray[np.bool_]
     """(rows, attacks)."""
     robust: float
@@ -39,7 +43,7 @@ class Outcome(NamedTuple):
 
 def under_threat(facts: Facts, outcome: Outcome, seen: UnderThreat) -> Iterator[Check]:
     """Every check under one threat."""
-    absent = absence(outcome.attacks, facts)
+    absent = _absence(outcome, facts)
     yield _masked(outcome, seen.asked, absent)
     yield held("single_step_wins", absent, seen.course, lambda part: _single(part, outcome))
     yield _converged(seen, outcome, absent)
@@ -48,6 +52,13 @@ def under_threat(facts: Facts, outcome: Outcome, seen: UnderThreat) -> Iterator[
     yield held("search_disagrees", absent, seen.course, _disputed)
     yield held("unstable_loss", absent, seen.tremor, _unstable)
     yield held("scale_matters", absent, seen.tenfold, lambda part: _scale(part, outcome.attacks))
+
+
+def _absence(outcome: Outcome, facts: Facts) -> Absent:
+    absent = absence(outcome.attacks, facts, outcome.right)
+    if not absent.away and outcome.threat.norm not in PGD.norms:
+        return Absent(why=say.NO_ASCENT)
+    return absent if outcome.threat.radius else Absent(say.FLAT)
 
 
 def _matters(fell: int, rows: int, outcome: Outcome) -> bool:
