@@ -15,6 +15,7 @@ from sparring.attacks.norms import ball
 from sparring.attacks.parts import anywhere, ascend, backprop, begin, outskirts
 from sparring.attacks.problem import Attack, Goal, Problem, problem
 from sparring.attacks.sparse import sparse_auto
+from sparring.attacks.square import square
 from sparring.contract.attacks import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, PGD, AttackSpec, Square
 from sparring.contract.threat import Norm
 from sparring.workers.trust.seen import Asked, Course, Longer, Scale, Slopes, Tenfold, Tremor, Whole
@@ -71,7 +72,7 @@ def slopes(target: Target, goal: Goal, x: Tensor) -> Slopes:
     softmax: Loss = lambda z, goal: cross_entropy(z.float(), goal.labels, reduction="none")  # noqa: E731  # one of a row of three
 
     def flat(loss: Loss) -> Tensor:
-        parts = torch.arange(len(x), device=x.device).split(target.tile)
+        parts = torch.split(torch.arange(len(x), device=x.device), target.tile)
         grads = [target.slope(lambda z, own=own: loss(z, Goal(goal.labels[own])), x[own])[2] for own in parts]  # type: ignore[misc]
         return torch.cat(grads).flatten(1).abs().amax(1) == 0
 
@@ -174,5 +175,5 @@ def tenfold(stand: Stand) -> Tenfold:
 def asked(stand: Stand) -> Asked:
     """F4: a short search that needs no gradient, on the rows that stood."""
     given = stand.left.fork(_ASKED)
-    outcome = catalogue.square(Square(queries=QUERIES))(stand.target, given)
+    outcome = square(Square(queries=QUERIES))(stand.target, given)
     return Asked(rows=len(given.key), queries=QUERIES, fell=int(outcome.success.sum()))

@@ -62,7 +62,7 @@ def test_what_costs_more_than_there_is_is_left_out(tmp_path: Path) -> None:
         assert found.effort.forwards + 2 * found.effort.backwards <= budget
         return found
 
-    nothing, some, everything = seen(0), seen(unit.FLOOR * 64), seen(1e9)
+    nothing, some, everything = seen(64), seen(unit.FLOOR * 64), seen(1e9)
     assert nothing == UnderThreat(effort=nothing.effort)
     assert some.course
     assert some.tremor
