@@ -19,6 +19,7 @@ from sparring.contract.attacks import (
 )
 from sparring.contract.base import Frozen, require_kind
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
+from sparring.contract.early import Early
 from sparring.contract.endpoints import AnyEndpoint, Budget
 from sparring.contract.fields import Rows, Seconds, Seed, Where
 from sparring.contract.quantity import Listed, NotEmpty
@@ -73,8 +74,8 @@ class Evaluate(Frozen):
     the worst case and each attack's gain are figures then. Unless given, the suites standard and thorough do, others do not."""
     skip_proved: bool = False
     """Rows that a sound bound proves robust count as standing without being attacked; only some graphs have such bounds."""
-    stop: Literal["full"] = "full"
-    """When to leave a row: `full` tries every attack on every row that was right, so that each attack has a figure of its own."""
+    stop: Literal["full"] | Early = "full"
+    """When to end: `full` evaluates every row; `early` as many as it takes to answer the questions that it carries."""
     budget: Budget | None = None
     """How much may be asked of an endpoint, 100,000 rows unless given; for models that are endpoints only."""
     timeout: Seconds = 6 * 3600
@@ -111,6 +112,9 @@ class Evaluate(Frozen):
                 covered = ", ".join(norm for norm in get_args(Norm) if self.against(Threat(norm=norm, eps=0)))
                 what = f"no attack of the suite is defined for norm {threat.norm} with this knowledge"
                 raise ValueError(f"threats.{at}: {what} (it covers {covered or 'nothing'})")
+        for at, question in enumerate(self.stop.questions if isinstance(self.stop, Early) else ()):
+            if question.threat is not None and question.threat >= len(self.threats):
+                raise ValueError(f"stop.questions.{at}.threat: there is no threat {question.threat}: they are numbered from 0")
         return self
 
     @property

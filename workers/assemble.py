@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import sparring
 from sparring.attacks.bounds import METHOD
 from sparring.contract.attacks import SUITES, AttackSpec, Knowledge, Substitute, Transfer, names
+from sparring.contract.early import Stopped
 from sparring.contract.jobs import Evaluate
 from sparring.contract.report import (
     AttackResult,
@@ -41,7 +42,7 @@ from sparring.contract.threat import Threat
 from sparring.reports.html import html
 from sparring.reports.markdown import markdown
 from sparring.reports.rows import Row, write_csv
-from sparring.workers import corruptions, levels
+from sparring.workers import corruptions, early, levels
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
@@ -78,6 +79,8 @@ class Run(NamedTuple):
     asked: int = 0
     sent: int = 0
     """Rows asked of an endpoint and requests sent to it, in all attempts of the job."""
+    stopped: Stopped | None = None
+    """How it ended, where it was to end early."""
 
 
 class Results:
@@ -156,7 +159,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     right = results.clean == results.labels
     clean = Score(count=int(right.sum()), total=len(right))
     tallies = [tally for ended in results.ended for tally in ended.tallies]
-    findings = (*facts.findings, *_findings(facts, results, tallies))
+    findings = (*facts.findings, *early.told(run.stopped), *_findings(facts, results, tallies))
     masked = [
         tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins))
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
@@ -176,6 +179,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
         curve=_curve(clean, threats),
         minimal=tuple(_minimal(run, results, right)),
         corruptions=suffered,
+        stopped=run.stopped,
         warnings=(*findings, *itertools.chain(*masked)),
         cost=Cost(
             queries=sum(tally.queries for tally in tallies) + looks,

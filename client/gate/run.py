@@ -2,19 +2,20 @@
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from sparring import local
 from sparring.commands.evaluate import Sides
-from sparring.contract.gate import DataSource, ModelSource, Policy
+from sparring.contract.gate import DataSource, ModelSource
 from sparring.contract.jobs import Evaluate
 from sparring.contract.resources import JobInfo
 from sparring.contract.specs import DataSpec, ModelSpec
 from sparring.contract.verdict import Baselines, ExitCode, RuleResult, Subject, Verdict, exit_code, suite_version
 from sparring.errors import ApiError, JobFailed, SparringError, UsageProblem
+from sparring.gate import early
 from sparring.gate.judge import Evidence, judge, unjudged
 from sparring.gate.policy import Read
 from sparring.outputs import Output, write
@@ -51,7 +52,7 @@ def decide(wanted: Wanted, baselines: Baselines, today: date | None = None) -> V
     read, today = wanted.read, today or datetime.now(UTC).date()
     sides = _sides(wanted)
     try:
-        evidence = _evidence(wanted, sides)
+        evidence = _evidence(wanted, sides, baselines)
     except UsageProblem:
         raise
     except SparringError as error:
@@ -64,8 +65,8 @@ def decide(wanted: Wanted, baselines: Baselines, today: date | None = None) -> V
 
 
 def evaluate(wanted: Wanted) -> Evidence:
-    """The evaluation a policy asks for. Raises SparringError where there is none, UsageProblem as `decide` does."""
-    return _evidence(wanted, _sides(wanted))
+    """The evaluation a policy asks for, on every row. Raises SparringError where there is none, UsageProblem as `decide` does."""
+    return _evidence(wanted, _sides(wanted), None)
 
 
 def baseline_name(wanted: Wanted) -> str:
@@ -92,29 +93,39 @@ def _spec(kind: type[Spec], source: ModelSource | DataSource) -> Spec | None:
     return kind.model_validate(given) if given else None
 
 
-def _evidence(wanted: Wanted, sides: Sides) -> Evidence:
+def _evidence(wanted: Wanted, sides: Sides, baselines: Baselines | None) -> Evidence:
+    """With baselines it may end early, if the policy says so."""
     policy = wanted.read.policy
     with local.service(policy.evaluate.device or "auto") as client:
         if wanted.job:
-            info = _known(client, wanted.job, policy, sides)
+            info = _known(client, wanted, wanted.job, sides, baselines)
         else:
-            job = client.jobs.submit(policy.job(**sides.upload(client)))
+            given = sides.upload(client)
+            stop = _stop(wanted, baselines, lambda: client.datasets.get(given["data"]).sha256)
+            job = client.jobs.submit(policy.job(**given, stop=stop))
             with cancelled_if_interrupted(client, job.id):
                 info = follow(client, job.id)
         write(client, info, wanted.files)
         return Evidence(*of_job(client, info.id), info.id)
 
 
-def _known(client: Client, job_id: str, policy: Policy, sides: Sides) -> JobInfo:
+def _stop(wanted: Wanted, baselines: Baselines | None, data: Callable[[], str]) -> early.Stop:
+    """When the evaluation ends; `data()` is the sha256 of the data."""
+    if baselines is None or wanted.read.policy.evaluate.stop != "early":
+        return "full"
+    return early.stop(wanted.read.policy, baselines, baseline_name(wanted), data(), wanted.only)
+
+
+def _known(client: Client, wanted: Wanted, job_id: str, sides: Sides, baselines: Baselines | None) -> JobInfo:
     """An evaluation that was run already. UsageProblem unless it is the very one the policy asks for."""
     info = client.jobs.get(job_id)
     if info.state != "succeeded":
         raise UsageProblem(f"{job_id} is {info.state}: it has no report", "Name a job that has succeeded, or leave --job out")
-    asked = policy.job(info.job.model, info.job.data)
+    report = client.jobs.report(job_id)
+    asked = wanted.read.policy.job(info.job.model, info.job.data, _stop(wanted, baselines, lambda: report.data.sha256))
     theirs = info.job.model_dump(mode="json")
     if other := [name for name, value in asked.model_dump(mode="json").items() if theirs.get(name) != value]:
         raise UsageProblem(f"{job_id} is not what the policy asks for: its {', '.join(other)} differ", "Leave --job out to run it anew")
-    report = client.jobs.report(job_id)
     for what, ref, path, facts in (
         ("model", sides.model_ref, sides.model, report.model),
         ("data", sides.data_ref, sides.data, report.data),

@@ -3,9 +3,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sparring.contract.early import packed
 from sparring.contract.gate import Policy, Settings
 from sparring.contract.jobs import Evaluate
-from sparring.contract.verdict import Baseline, BaselineKey, Baselines, ThreatIdentity, exit_code, packed, suite_version, threat_identity
+from sparring.contract.verdict import Baseline, BaselineKey, Baselines, ThreatIdentity, exit_code, suite_version, threat_identity
 from tests.reports import factory, verdicts
 
 STEADY = settings(max_examples=60, deadline=None, database=None, derandomize=True)
