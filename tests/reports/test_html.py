@@ -243,3 +243,12 @@ def test_corruptions_have_a_section_of_their_own():
     assert "mean of all 70.0 %" in said
     assert "mean of all" not in words(Page(html(factory.corrupted("contrast")))), "one is its own mean"
     assert "Common corruptions" not in words(Page(html(factory.report())))
+
+
+def test_queries_have_a_drawing_and_a_table():
+    page = html(factory.asked())
+    assert 'id="queries"' in page
+    assert page.count("Broken rows against queries") == 1
+    assert "queries-0-" in page
+    assert ">2,400</td>" in page
+    assert 'id="queries"' not in html(factory.report())

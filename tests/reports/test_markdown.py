@@ -105,3 +105,10 @@ def test_the_command_names_the_budget():
     whole = factory.report()
     told = whole.model_copy(update={"job": whole.job.model_copy(update={"budget": Budget(asked=50, sent=60)})})
     assert "--asked 50 --sent 60" in text.command(told)
+
+
+def test_queries_have_a_table():
+    said = markdown(factory.asked())
+    broken, entered = (getattr(factory.asked().threats[0].each[0], name) for name in ("broken", "entered"))
+    assert f"| square | linf 4/255 | {broken} of {entered} | 120 | 2,400 |" in said
+    assert "## Queries" not in markdown(factory.report())
