@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, TypeAdapter, model_validator
 
 from sparring.contract.attacks import (
     ACCESSES,
@@ -47,6 +47,19 @@ def _needs(training: Ref | None, attacks: Iterable[tuple[str, AttackSpec]]) -> d
     return found
 
 
+def _stop_given(given: Any) -> Any:
+    if isinstance(given, str) and given != "full":
+        raise ValueError("must be 'full', or of kind early with its questions, which `sparring gate` makes from the rules of a policy")
+    return given
+
+
+Stop = Annotated[
+    Annotated[Literal["full"], Tag("full")] | Annotated[Early, Tag("early")],
+    Discriminator(lambda given: "full" if isinstance(given, str) else "early"),
+    BeforeValidator(_stop_given),
+]
+
+
 class Evaluate(Frozen):
     """How robust is this model on this data?"""
 
@@ -74,7 +87,7 @@ class Evaluate(Frozen):
     the worst case and each attack's gain are figures then. Unless given, the suites standard and thorough do, others do not."""
     skip_proved: bool = False
     """Rows that a sound bound proves robust count as standing without being attacked; only some graphs have such bounds."""
-    stop: Literal["full"] | Early = "full"
+    stop: Stop = "full"
     """When to end: `full` evaluates every row; `early` as many as it takes to answer the questions that it carries."""
     budget: Budget | None = None
     """How much may be asked of an endpoint, 100,000 rows unless given; for models that are endpoints only."""

@@ -204,8 +204,9 @@ class Crew:
                 yield answer
                 if isinstance(answer, (Advanced, Trained)):
                     continue
-                if (task := next(waiting, None)) is not None:
-                    wire.send(task)
+                following = next(waiting, None)
+                if following is not None:
+                    wire.send(following)
                 else:
                     del busy[wire]
 

@@ -61,7 +61,8 @@ def faults(**changes) -> str:
         ({"waivers": [waiver(floor=0.1)], "rules": [{"id": "robust", "metric": "clean", "max_drop": 0.1}]}, "waivers.0.floor"),
         ({"evaluate": {"attacks": [{"kind": "fgm"}]}}, "evaluate: attacks.0: fgm is not defined for norm linf"),
         ({"evaluate": {"suite": "quick", "attacks": [{"kind": "pgd"}]}}, "exclude each other"),
-        ({"evaluate": {"stop": "early"}}, "stop"),
+        ({"evaluate": {"stop": "soon"}}, "stop"),
+        ({"evaluate": {"stop": "early"}, "rules": [{"id": "a", "metric": "time", "max": 9}]}, "evaluate.stop: no rule on clean or robust"),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(changes: dict, said: str):
