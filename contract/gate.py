@@ -12,7 +12,7 @@ from sparring.contract.endpoints import Budget
 from sparring.contract.fields import Ident, Rows, Samples, Seconds, Seed, Share, Where
 from sparring.contract.jobs import Evaluate
 from sparring.contract.quantity import Listed, NotBool, NotEmpty
-from sparring.contract.refs import Ref
+from sparring.contract.refs import JobRef, Ref
 from sparring.contract.resources import Name
 from sparring.contract.specs import DataSpec, ModelReading
 from sparring.contract.threat import Threat
@@ -77,6 +77,9 @@ class Settings(Frozen):
     stop: Literal["full", "early"] | None = None
     """`early`: end as soon as every rule on `clean` and `robust` is decided; rules on `worst_class`, `certified` and `queries` need
     every row, and with one of them the evaluation runs in full."""
+    replay: Annotated[tuple[JobRef, ...], Field(max_length=20), Listed] | None = None
+    """Earlier evaluations of the same data whose broken rows are tried first; none unless given, so that the verdict depends on
+    nothing but the policy and what it names."""
     budget: Budget | None = None
     timeout: Seconds | None = None
     device: Where | None = None
@@ -241,6 +244,7 @@ class Policy(Frozen):
     def job(self, model: str, data: str, stop: Literal["full"] | Early = "full") -> Evaluate:
         """The evaluation, of uploads by id or sha256; `stop` says when it ends."""
         given = {name: getattr(self.evaluate, name) for name in self.evaluate.model_fields_set} | {"stop": stop}
+        given["replay"] = self.evaluate.replay or ()
         settings = {name: value for name, value in given.items() if value is not None}
         return Evaluate(model=model, data=data, threats=tuple(self.threats.values()), **settings)
 

@@ -23,6 +23,7 @@ from sparring.workers.asking import Asked, Enquire, Remote, load_endpoint
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import Loaded, check_classes, load_model
+from sparring.workers.past import Past
 from sparring.workers.prepare import Prepared, Voting
 from sparring.workers.pt2.shapes import BUDGET, BUDGET_ROWS
 
@@ -71,6 +72,8 @@ class Bench:
     """What preflight found; None before it has."""
     school: Callable[[Transfer | Substitute], Sequence[GradientAccess]] | None = None
     """Surrogates of an attack that has any."""
+    past: Past | None = None
+    """What earlier evaluations kept, if any is replayed."""
 
     def rows(self, index: Tensor) -> Tensor:
         """Rows of the data (B, …) float32, on the device."""
@@ -121,7 +124,8 @@ def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | Non
         raise RuntimeError("a model that had a gradient in one process has none in another")
     probabilities, draws = bool(facts and facts.probabilities), bool(facts and facts.draws)
     model, target, done = aim(order, loaded, data, device, tile, probabilities=probabilities, draws=draws)
-    return Bench(data, loaded, model, target, done, device, facts)
+    past = Past(order.earlier, data.row_shape) if order.earlier else None
+    return Bench(data, loaded, model, target, done, device, facts, past=past)
 
 
 def aim(

@@ -58,6 +58,7 @@ def digest(order: Order, facts: Facts, tile: int) -> str:
     given = [order.job, order.model.spec, order.data.spec]
     found = [facts.device, facts.probabilities, facts.judge, facts.access, facts.training]
     found += sorted((name, other.info.sha256, other.info.spec.model_dump(mode="json")) for name, other in order.others.items())
+    found += [(each.sha256, [threat.norm for threat in each.threats]) for each in order.earlier]
     machine = [*found, assemble.processor(), sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
     text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, *machine])
     return hashlib.sha256(text.encode()).hexdigest()
