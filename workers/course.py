@@ -108,9 +108,8 @@ def attack_shard(job: Evaluate | Craft, bench: Bench, index: NDArray[np.int64], 
     x = bench.rows(rows)
     scores = bench.target.verdict(x)
     labels = scores.argmax(1) if bench.data.labels is None else torch.from_numpy(bench.data.labels[index]).to(x.device)
-    scene = _Scene(
-        job, bench, x, labels, scores, predictions(scores), random.keys(job.seed, rows.to(x.device)), index, _bounded(job, bench, x)
-    )
+    key = random.keys(job.seed, rows.to(x.device))
+    scene = _Scene(job, bench, x, labels, scores, predictions(scores), key, index, _bounded(job, bench, x))
     rising = sorted(range(len(job.threats)), key=lambda at: job.threats[at].radius)
     ended = {at: _Round(scene, job.threats[at]).fight(tell) for at in rising}
     corrupted = suffer(job, bench, x, labels, scene.key, tell)

@@ -5,11 +5,11 @@ from hashlib import sha256
 import pytest
 from sqlalchemy import Engine
 
-from sparring.contract.defenses import PGDTraining
+from sparring.contract.defenses.adversarial import PGDTraining
+from sparring.contract.defenses.training import Training
 from sparring.contract.jobs import JOB, Job
 from sparring.contract.resources import DatasetInfo, ModelInfo
 from sparring.contract.retrained import Lineage, Recipe
-from sparring.contract.training import Training
 from sparring.storage import attempts, jobs, uploads
 from sparring.storage.artifacts import Blob
 from sparring.storage.database import writing

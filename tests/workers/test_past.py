@@ -82,13 +82,12 @@ def test_what_broke_the_old_version_is_tried_first_on_the_new_one(files: Path, t
     (result,) = report(new).threats
     replayed, blind = result.each
     assert (replayed.name, replayed.attack.kind, replayed.attack.jobs, blind.name) == ("replay", "replay", (NAME,), "noise")
-    assert (
-        0 < replayed.broken == replayed.first <= replayed.entered <= report(old).threats[0].worst.total - report(old).threats[0].worst.count
-    )
+    before = report(old).threats[0].worst
+    assert 0 < replayed.broken == replayed.first <= replayed.entered <= before.total - before.count
     assert replayed.broken > blind.broken
     assert replayed.queries <= 2 * replayed.entered
     with np.load(Path(new.out) / "examples.npz") as found, np.load(Path(old.out) / "examples.npz") as known:
-        shown = {row: x for row, x in zip(known["row"].tolist(), known["x"], strict=True)}
+        shown = dict(zip(known["row"].tolist(), known["x"], strict=True))
         same = [np.array_equal(x, shown[row]) for row, x in zip(found["row"].tolist(), found["x"], strict=True) if row in shown]
     assert sum(same) >= replayed.broken
 
