@@ -83,7 +83,7 @@ class Bench:
         total = 0
         for module in (self.target.judge, self.target.search):
             for tensor in (*module.parameters(), *module.buffers()):
-                total = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), total)
+                total = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, total)
         return total
 
     past: Past | None = None
