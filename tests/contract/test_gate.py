@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -8,6 +8,7 @@ from sparring.contract.jobs import Evaluate
 from sparring.contract.verdict import Baseline, BaselineKey, Baselines, ThreatIdentity, exit_code, packed, suite_version, threat_identity
 from tests.reports import factory, verdicts
 
+STEADY = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 SHA = "ab" * 32
 
 
@@ -83,6 +84,7 @@ def test_a_policy_survives_its_own_json():
     assert Policy.model_validate_json(made.model_dump_json()) == made
 
 
+@STEADY
 @given(st.lists(st.booleans(), min_size=1, max_size=70))
 def test_a_baseline_keeps_every_row(stood: list[bool]):
     key = BaselineKey(branch="main", model="m", data=SHA, threat=None, suite="")
