@@ -12,6 +12,15 @@ Faults = dict[str, str]
 """A sentence for each faulty field; under the empty name what is about none of them."""
 
 GENERAL = ""
+_PLAINER = (
+    ("String should match pattern '^[\\w .", "Only letters, digits, space and . _ + -, and at most 100 of them"),
+    ("String should match pattern", "That is not one of those there are"),
+    ("List should have at least 1 item", "Choose at least one"),
+    ("Frozenset should have at least 1 item", "Choose at least one"),
+    ("Input should be a valid integer", "That is not a whole number"),
+    ("Input should be a valid number", "That is not a number"),
+)
+"""How pydantic begins, and what is said to people who fill in a form."""
 
 
 def named(pointer: str, places: Sequence[tuple[str, str]]) -> str:
@@ -46,5 +55,6 @@ def _bare(fault: Mapping[str, str]) -> str:
 
 
 def _sentence(message: str) -> str:
-    said = message[:1].upper() + message[1:]
+    plainer = next((words for beginning, words in _PLAINER if message.startswith(beginning)), message)
+    said = plainer[:1].upper() + plainer[1:]
     return said if said.endswith((".", "!", "?")) else f"{said}."
