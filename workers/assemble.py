@@ -159,7 +159,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     )
     suffered = corruptions.results(order.job, facts, results.corrupted)
     looks = clean.total + sum(result.mean.total for result in suffered) + sum(each.queries for each in surrogates.values())
-    spent = [part.effort for part in (run.seen.model, *run.seen.threats)] if run.seen else []
+    spent = [run.seen.model.effort, *(part.effort for part in run.seen.threats)] if run.seen else []
     return Report(
         job=order.job,
         model=_model(order, facts),
