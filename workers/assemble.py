@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import sparring
 from sparring.attacks.bounds import METHOD
 from sparring.contract.attacks import SUITES, Knowledge, names
+from sparring.contract.early import Stopped
 from sparring.contract.jobs import Evaluate
 from sparring.contract.report import (
     Cost,
@@ -34,7 +35,7 @@ from sparring.contract.runner import Order
 from sparring.reports.html import html
 from sparring.reports.markdown import markdown
 from sparring.reports.rows import Row, write_csv
-from sparring.workers import corruptions, levels
+from sparring.workers import corruptions, early, levels
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
@@ -65,6 +66,8 @@ class Run(NamedTuple):
     """Rows asked of an endpoint and requests sent to it, in all attempts of the job."""
     seen: Seen | None = None
     """What was measured on a few rows again; None where nothing is checked."""
+    stopped: Stopped | None = None
+    """How it ended, where it was to end early."""
 
 
 class Results:
@@ -144,7 +147,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     right = results.clean == results.labels
     clean = Score(count=int(right.sum()), total=len(right))
     tallies = [tally for ended in results.ended for tally in ended.tallies]
-    findings = (*facts.findings, *_findings(facts, results, tallies))
+    findings = (*facts.findings, *early.told(run.stopped), *_findings(facts, results, tallies))
     masked = [
         tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins))
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
@@ -166,6 +169,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
         curve=curve(clean, threats),
         minimal=tuple(minimal(order.job, facts, results.ended, right)),
         corruptions=suffered,
+        stopped=run.stopped,
         warnings=(*findings, *itertools.chain(*masked)),
         cost=Cost(
             queries=sum(tally.queries for tally in tallies) + looks,
