@@ -43,7 +43,7 @@ def test_a_threat_may_take_a_share_of_its_own_attacks_and_a_little_in_any_case()
     of_all, near, far = unit.units(job, facts(), np.arange(1000) + 7, right, [ended(half, 10), ended(right, 1_000_000)])
     assert near.budget == unit.FLOOR * 64
     assert far.budget == pytest.approx(unit.SHARE * 3 * 1_000_000)
-    assert of_all.budget == pytest.approx(unit.SHARE * 3 * 1_000_010)
+    assert of_all.budget == pytest.approx(unit.OF_ALL * 3 * 1_000_010)
     assert (of_all.threat, near.threat, far.threat) == (None, 0, 1)
     assert near.standing.sum() == 32
     assert far.standing.all()
