@@ -92,6 +92,7 @@ NOTHING = "No row was right before any attack."
 FLAT = "At eps 0 nothing may change."
 NO_ASCENT = "The ascents that are watched are not defined in this norm."
 ANSWERS = "The model is known by its answers alone."
+MORE = "Whether more queries would break more rows was not tried."
 NO_SLOPE = "No attack here uses a gradient."
 
 
