@@ -48,8 +48,8 @@ peers: .venv/.tools .venv-peers/.installed ## Compare the accuracy our attacks l
 studies: .venv/.tools ## Tabulate what the defenses do on toys and digits (ARGS='--only labels --seeds 5'; hours in full)
 	@$(BIN)/python -P studies/defenses.py $(ARGS)
 
-trust: .venv/.tools ## Evaluate models that mask their gradients and honest ones, and write docs/trust.md's tables
-	@$(BIN)/python -P studies/believed.py docs/trust.md
+trust: .venv/.tools ## Evaluate models that mask their gradients and honest ones, and write docs/trust.md's tables (ARGS='--rows 100')
+	@$(BIN)/python -P studies/believed.py docs/trust.md $(ARGS)
 
 overhead: .venv/.tools ## Measure the overhead of the service itself
 	@$(BIN)/python -P benchmarks/overhead.py
