@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sparring.contract.attacks import names
 from sparring.contract.resources import DatasetInfo, JobInfo, ModelInfo
+from sparring.reports.text import threat_text
 from sparring.service.context import Context
 from sparring.storage import uploads
 from sparring.storage.errors import Missing
@@ -32,6 +34,16 @@ class Titled(NamedTuple):
     def words(self) -> str:
         """`Evaluate mine on test`."""
         return f"{self.doing} {self.model.name} on {self.data.name}"
+
+    @property
+    def how(self) -> str:
+        """`quick: linf 8/255`, or with what it is trained."""
+        asked = self.job.job
+        if asked.kind == "retrain":
+            return ", ".join(asked.names)
+        attacks = (asked.suite or names(asked.attacks)) if asked.kind == "evaluate" else asked.attack.kind
+        listed = attacks if isinstance(attacks, str) else ", ".join(attacks)
+        return f"{listed}: {', '.join(threat_text(threat) for threat in asked.threats)}"
 
     @property
     def share(self) -> int | None:
