@@ -3,6 +3,7 @@
 import itertools
 import os
 import platform
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -394,6 +395,7 @@ class _Npz:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
-            self._zip.write(self._large, f"{self._name}.npy")
+            with self._large.open("rb") as source, self._zip.open(f"{self._name}.npy", "w", force_zip64=True) as file:
+                shutil.copyfileobj(source, file, 1 << 20)
         self._zip.close()
         self._large.unlink(missing_ok=True)
