@@ -149,8 +149,9 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     clean = Score(count=int(right.sum()), total=len(right))
     tallies = [tally for ended in results.ended for tally in ended.tallies]
     findings = (*facts.findings, *early.told(run.stopped), *_findings(facts, results, tallies))
+    cascaded = order.job.kind == "evaluate" and order.job.cascaded
     masked = [
-        tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins))
+        tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins, cascaded=cascaded))
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
     ]
     levelled = trust(run, results, findings, masked)

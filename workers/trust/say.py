@@ -86,7 +86,7 @@ WORDS: dict[str, Words] = {
 }
 """Every check by its code, in the order they are told."""
 
-COSTLY = "It would have taken more than the twentieth of the attacks' own work that checks may take."
+COSTLY = "It would have taken more than the share of the attacks' own work that checks may take."
 RANDOM = "The model answers at random: what two runs of this would differ in is chance."
 NOTHING = "No row was right before any attack."
 FLAT = "At eps 0 nothing may change."
