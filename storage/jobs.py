@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, Engine, RowMapping, null, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, null, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.engine import MappingResult
 
@@ -65,14 +65,34 @@ def get(engine: Engine, project: str, id: str) -> JobInfo:
 
 
 def list_jobs(
-    engine: Engine, project: str, *, limit: int, cursor: str | None = None, key: str | None = None, state: State | None = None
+    engine: Engine,
+    project: str,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    key: str | None = None,
+    state: State | None = None,
+    model: str | None = None,
+    data: str | None = None,
 ) -> Page[JobInfo]:
-    """A page of jobs, newest first, of one idempotency key or in one state if given. Raises BadCursor."""
+    """A page of jobs, newest first; of one idempotency key, in one state, of one model, on one dataset (their ids) if given.
+
+    Raises BadCursor.
+    """
     where = [jobs.c.project_id == project]
     where += [jobs.c.key == key] if key is not None else []
     where += [jobs.c.state == state] if state is not None else []
+    where += [jobs.c.model_id == model] if model is not None else []
+    where += [jobs.c.data_id == data] if data is not None else []
     with reading(engine) as connection:
         return page(connection, jobs, lambda row: _info(connection, row), *where, limit=limit, cursor=cursor)
+
+
+def count(engine: Engine, project: str) -> dict[State, int]:
+    """How many jobs are in each state; states that no job is in are left out."""
+    query = select(jobs.c.state, func.count().label("number")).where(jobs.c.project_id == project).group_by(jobs.c.state)
+    with reading(engine) as connection:
+        return {row.state: row.number for row in connection.execute(query)}
 
 
 def cancel(engine: Engine, project: str, id: str) -> JobInfo:

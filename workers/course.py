@@ -49,7 +49,7 @@ class _Reach(NamedTuple):
 
 
 @dataclass
-class _Scene:
+class Scene:
     """What every threat of a shard starts from, and what the smaller ones leave to the larger."""
 
     job: Evaluate | Craft
@@ -104,16 +104,21 @@ class _Scene:
 
 def attack_shard(job: Evaluate | Craft, bench: Bench, index: NDArray[np.int64], tell: Callable[[int], None]) -> Shard:
     """Attack rows `index` of the dataset. `tell(n)` is called as n more row-attacks are done."""
+    here = scene(job, bench, index)
+    rising = sorted(range(len(job.threats)), key=lambda at: job.threats[at].radius)
+    ended = {at: _Round(here, job.threats[at]).fight(tell) for at in rising}
+    corrupted = suffer(job, bench, here.x, here.labels, here.key, tell)
+    return Shard(index, here.labels.cpu().numpy(), here.clean.cpu().numpy(), tuple(ended[at] for at in sorted(ended)), corrupted)
+
+
+def scene(job: Evaluate | Craft, bench: Bench, index: NDArray[np.int64]) -> Scene:
+    """What every threat starts from on rows `index` of the dataset."""
     rows = torch.from_numpy(index)
     x = bench.rows(rows)
     scores = bench.target.verdict(x)
     labels = scores.argmax(1) if bench.data.labels is None else torch.from_numpy(bench.data.labels[index]).to(x.device)
     key = random.keys(job.seed, rows.to(x.device))
-    scene = _Scene(job, bench, x, labels, scores, predictions(scores), key, index, _bounded(job, bench, x))
-    rising = sorted(range(len(job.threats)), key=lambda at: job.threats[at].radius)
-    ended = {at: _Round(scene, job.threats[at]).fight(tell) for at in rising}
-    corrupted = suffer(job, bench, x, labels, scene.key, tell)
-    return Shard(index, labels.cpu().numpy(), scene.clean.cpu().numpy(), tuple(ended[at] for at in sorted(ended)), corrupted)
+    return Scene(job, bench, x, labels, scores, predictions(scores), key, index, _bounded(job, bench, x))
 
 
 def _bounded(job: Evaluate | Craft, bench: Bench, x: Tensor) -> Bounded | None:
@@ -146,7 +151,7 @@ class _Stage:
 class _Round:
     """A shard under one threat."""
 
-    def __init__(self, scene: _Scene, threat: Threat) -> None:
+    def __init__(self, scene: Scene, threat: Threat) -> None:
         self.scene, self.threat = scene, threat
         self.right = scene.clean == scene.labels
         self.problem = scene.problem(threat, threat.radius)
@@ -264,7 +269,7 @@ class _Round:
 
 
 def _run(
-    spec: AttackSpec, eps: float, scene: _Scene, part: Problem, rows: Tensor, points: Sequence[tuple[Tensor, Tensor]] = ()
+    spec: AttackSpec, eps: float, scene: Scene, part: Problem, rows: Tensor, points: Sequence[tuple[Tensor, Tensor]] = ()
 ) -> tuple[Outcome, Tensor, Tally]:
     """One attack on some rows and the last word on it; also the predictions (B,) at the kept points that were looked at."""
     bench, spent = scene.bench, scene.bench.target.spent

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sparring.contract.jobs import Evaluate
 from sparring.contract.runner import Ask, Order, TrainingOrder
 from sparring.contract.states import Reason
 from sparring.workers import shard
@@ -28,6 +29,8 @@ from sparring.workers.process import die_with_parent
 from sparring.workers.retraining.coach import Train, Trained, coach
 from sparring.workers.retraining.rows import Parted, part
 from sparring.workers.surrogates import Lesson, School, study
+from sparring.workers.trust import unit
+from sparring.workers.trust.unit import Given
 
 
 class Look(NamedTuple):
@@ -52,6 +55,16 @@ class Learn(NamedTuple):
     lesson: Lesson
     folder: Path
     plan: str
+    tile: int
+    facts: Facts
+
+
+class Doubt(NamedTuple):
+    """Task: look at a few rows again, to be kept at `path`. Answered by Saved."""
+
+    path: Path
+    plan: str
+    given: Given
     tile: int
     facts: Facts
 
@@ -92,7 +105,7 @@ class CrewError(Exception):
         self.trouble = trouble
 
 
-Task = Look | Learn | Attack | Part | Train
+Task = Look | Learn | Attack | Doubt | Part | Train
 Answer = Facts | Advanced | Saved | Parted | Trained
 
 
@@ -114,10 +127,16 @@ class _Member:
         assert self.order is not None, "only tasks of training bring their own"
         if isinstance(task, Look):
             facts, self.bench = preflight(self.order, device, task.tile, self.enquire)
-            self.tile = task.tile
+            self.tile, self.bench.seal = task.tile, self.bench.fingerprint()
             return facts
         if self.bench is None or self.tile != task.tile:
             self.bench, self.tile = open_bench(self.order, device, task.tile, task.facts, self.enquire), task.tile
+            self.bench.seal = self.bench.fingerprint()
+        if isinstance(task, Doubt):
+            assert isinstance(self.order.job, Evaluate), "only evaluations are checked"
+            torch.manual_seed(self.order.job.seed)
+            unit.save(task.path, task.plan, unit.look(self.order.job, self.bench, task.given))
+            return Saved()
         if isinstance(task, Learn):
             study(self.order, self.bench, task.facts, task.lesson, task.folder, task.plan, lambda more: tell(Advanced(more)))
             return Saved()
@@ -125,7 +144,8 @@ class _Member:
             self.bench.school = School(self.order, self.bench, task.facts.classes, task.path.parent)
         torch.manual_seed(self.order.job.seed + int(task.rows[0]))  # for models that draw: at least the same each time
         done = attack_shard(self.order.job, self.bench, task.rows, lambda more: tell(Advanced(more)))
-        shard.save(task.path, done, task.plan)
+        intact = self.bench.fingerprint() == self.bench.seal
+        shard.save(task.path, done._replace(intact=intact), task.plan)
         return Saved(task.path)
 
 

@@ -29,19 +29,22 @@ from numpy.typing import NDArray
 
 import sparring
 from sparring.contract.early import Early, Stopped
+from sparring.contract.jobs import Craft
 from sparring.contract.runner import ORDER, REPLY, Done, Failed, Order, Told, TrainingOrder
 from sparring.contract.states import Learnt, Progress, Reason
 from sparring.workers import assemble, corruptions, shard
 from sparring.workers.asking import Desk
 from sparring.workers.assemble import Run
 from sparring.workers.bench import Facts, feasible
-from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Learn, Saved, Trouble
+from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Doubt, Learn, Saved, Trouble
 from sparring.workers.early import Docket, blocks
 from sparring.workers.errors import unexpected
 from sparring.workers.retraining.direct import retrain
 from sparring.workers.retraining.leave import leave
 from sparring.workers.spare import ARITHMETIC
 from sparring.workers.surrogates import curriculum, recall
+from sparring.workers.trust import unit
+from sparring.workers.trust.seen import Seen
 from sparring.workers.wire import MAX_BODY, Lines, send
 
 _TILE = {"cpu": 64, "cuda": 256}
@@ -176,6 +179,10 @@ def measure(order: Order, means: Means, phase: str = "attack") -> Measured:
             means.pace.phase("preflight")
             facts = crew.look(tile)
             fought = _attack(crew, order, facts, tile, means, phase)
+            if fought.stopped:  # what was under way is not waited for
+                crew.dismiss()
+                crew = Crew(order, means.device, means.processes, means.desk)
+            seen = _doubt(crew, order, facts, tile, means.pace, fought.shards, fought.digest)
             break
         except CrewError as error:
             if not error.trouble.memory or tile <= _SMALLEST_TILE:
@@ -184,7 +191,7 @@ def measure(order: Order, means: Means, phase: str = "attack") -> Measured:
         finally:
             crew.dismiss()
     desk = means.desk
-    run = Run(order, facts, tile, means.processes, fought.resumed, started, began, desk.asked, desk.sent, fought.stopped)
+    run = Run(order, facts, tile, means.processes, fought.resumed, started, began, desk.asked, desk.sent, seen, fought.stopped)
     return Measured(run, fought.shards, fought.digest)
 
 
@@ -262,6 +269,22 @@ def _study(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, folder
     for answer in crew.work([Learn(lesson, folder, digest, tile, facts) for lesson in wanted]):
         if isinstance(answer, Advanced):
             pace.advance("train", answer.more)
+
+
+def _doubt(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, shards: list[Path], sign: str) -> Seen | None:
+    """A few rows looked at again, to tell how far the numbers may be believed; None where there is no number."""
+    if isinstance(order.job, Craft):
+        return None
+    folder, results = Path(order.out) / "shards", assemble.Results(shards, assemble.Read(sign))
+    units = unit.units(order.job, facts, results.rows, results.clean == results.labels, results.ended)
+    paths = [folder / unit.name(given) for given in units]
+    fresh = [(given, path) for given, path in zip(units, paths, strict=True) if unit.recall(path, sign) is None]
+    attacks = pace.total
+    pace.phase("checks", len(units), len(units) - len(fresh))
+    for _ in crew.work([Doubt(path, sign, given, tile, facts) for given, path in fresh]):
+        pace.advance("checks", 1)
+    pace.total = attacks
+    return unit.gather(paths, sign)
 
 
 def _listen(wire: socket.socket, desk: Desk) -> None:

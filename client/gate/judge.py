@@ -60,6 +60,8 @@ class Said(NamedTuple):
     high: float | None = None
     samples: int | None = None
     flips: Flips | None = None
+    invalid: bool = False
+    """The number it is about is worthless, which no waiver forgives."""
 
 
 def judge(
@@ -138,7 +140,7 @@ def _result(read: Read, at: int, rule: AnyRule, said: Said, today: date) -> Rule
         limit=_limit(rule),
         waiver=waiver,
         notes=notes,
-        **{name: _finite(value) for name, value in said._asdict().items()},
+        **{name: _finite(value) for name, value in said._asdict().items() if name != "invalid"},
     )
 
 
@@ -147,6 +149,18 @@ def _finite(value: object) -> object:
 
 
 def _said(policy: Policy, rule: AnyRule, evidence: Evidence, baselines: Baselines, model: str) -> Said:
+    """What is found of a rule. Nothing that is about an invalid number passes."""
+    name = threat_of(rule)
+    said = _found(policy, rule, evidence, baselines, model)
+    if name is None:
+        return said
+    result = evidence.report.threats[list(policy.threats).index(name)]
+    if result.trust.level != "invalid":
+        return said
+    return said._replace(status="violated", why=f"the number is invalid: {_speaks_against(result)}", invalid=True)
+
+
+def _found(policy: Policy, rule: AnyRule, evidence: Evidence, baselines: Baselines, model: str) -> Said:
     report, name = evidence.report, threat_of(rule)
     at = None if name is None else list(policy.threats).index(name)
     result = report.threats[at or 0]
@@ -317,8 +331,11 @@ def _key_words(key: BaselineKey) -> str:
 def _trust(rule: TrustRule, result: ThreatResult) -> Said:
     level = result.trust.level
     good = _TRUST.index(level) >= _TRUST.index(rule.min)
-    against = "; ".join(finding.message for finding in result.trust.evidence) or text.TRUST[level]
-    return Said("pass" if good else "violated", f"{level} is at least {rule.min}" if good else against, found=level)
+    return Said("pass" if good else "violated", f"{level} is at least {rule.min}" if good else _speaks_against(result), found=level)
+
+
+def _speaks_against(result: ThreatResult) -> str:
+    return "; ".join(finding.message for finding in result.trust.evidence) or text.trust_text(result.trust)
 
 
 def _time(rule: TimeRule, seconds: float) -> Said:
@@ -343,6 +360,8 @@ def _waived(policy: Policy, rule: AnyRule, said: Said, today: date) -> tuple[App
 def _against(waiver: Waiver, said: Said, today: date) -> Iterator[str]:
     if said.status == "pass":
         yield "the rule holds without it"
+    if said.invalid:
+        yield "an invalid number cannot be forgiven"
     if waiver.expires < today:
         yield f"it expired on {waiver.expires}"
     if waiver.floor is not None and not (said.low is not None and said.low >= waiver.floor):

@@ -15,10 +15,13 @@ from sparring.contract.attacks import (
     FMN,
     MIFGSM,
     NES,
+    NIFGSM,
     PGD,
     PURPOSES,
+    SIFGSM,
     SPSA,
     SUITES,
+    TIFGSM,
     Boundary,
     HopSkipJump,
     Loss,
@@ -34,7 +37,7 @@ from sparring.contract.attacks import (
 )
 from sparring.contract.threat import Norm
 
-KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm pgd apgd vat deepfool ddn fmn cw fab transfer square"
+KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm nifgsm sifgsm tifgsm pgd apgd vat deepfool ddn fmn cw fab transfer square"
 KINDS += " nes spsa simba boundary hopskipjump rays substitute"
 
 
@@ -130,7 +133,7 @@ def test_a_step_is_derived_unless_given_and_there_may_be_none():
     assert PGD(steps=10).step_size(0.4) == pytest.approx(0.1)
     assert PGD(alpha="2/255").step_size(0.4) == 2 / 255
     assert "greater than 0" in faults(PGD, alpha=0)["alpha"]
-    for kind in (BIM, MIFGSM, DIFGSM):
+    for kind in (BIM, MIFGSM, DIFGSM, NIFGSM, SIFGSM, TIFGSM):
         assert kind(steps=4).step_size(0.4) == pytest.approx(0.1)
         assert kind(alpha="2/255").step_size(0.4) == 2 / 255
     assert APGD().step_size(0.4) is None
