@@ -9,7 +9,7 @@ PACKAGES := contract attacks defenses storage reports workers service
 PYTEST := $(BIN)/python -P -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser vendor check up bench peers studies trust overhead busy docs lock links clean
+.PHONY: help demo test test-slow test-browser vendor check up bench peers studies trust overhead busy early docs lock links clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ test-browser: .venv/.browser ## Try the pages in Chromium; SPARRING_SHOTS=DIR ke
 check: .venv/.tools links ## Lint, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@MYPYPATH=.lint:examples:benchmarks:studies $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m peers \
+	@MYPYPATH=.lint:examples:benchmarks:studies $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m early -m peers \
 		-m oracles -m defenses -m believed -p tools
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -56,6 +56,9 @@ trust: .venv/.tools ## Evaluate models that mask their gradients and honest ones
 
 overhead: .venv/.tools ## Measure the overhead of the service itself
 	@$(BIN)/python -P benchmarks/overhead.py
+
+early: .venv/.tools ## Measure what `stop: early` saves
+	@$(BIN)/python -P benchmarks/early.py $(ARGS)
 
 busy: .venv/.tools ## Measure how busy an endpoint of 20 ms is kept
 	@$(BIN)/python -P benchmarks/busy.py
@@ -109,6 +112,7 @@ vendor: ## Fetch the scripts and styles of others that the pages use
 
 .venv/.tools: .venv/.installed
 	@$(PIP) --group dev
+	@$(BIN)/python -m pip download -qq --no-deps --no-binary sarif-om -d .venv/share sarif-om==1.0.4  # the schema of SARIF lies in its sources
 	@touch $@
 
 .venv/.browser: .venv/.tools

@@ -70,6 +70,7 @@ from sparring.contract.attacks import (
     HopSkipJump,
     Noise,
     RayS,
+    Replay,
     SimBA,
     Square,
     Substitute,
@@ -190,6 +191,8 @@ def shown(spec: Transfer | Substitute, eps: float, surrogates: Surrogates) -> At
 def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, surrogates: Surrogates | None = None) -> Outcome:
     """Run one attack of the contract; it is handed exactly the access its spec declares. `eps` in units of the data."""
     match spec:
+        case Replay():
+            raise ValueError("replay is handed its points by whoever has them")
         case Transfer() | Substitute():
             if surrogates is None:
                 raise ValueError(f"{spec.kind} needs surrogates")

@@ -10,12 +10,13 @@ from pydantic import Field, JsonValue, model_validator
 from sparring.contract.attacks import AttackSpec, Knowledge
 from sparring.contract.base import Frozen
 from sparring.contract.corruptions import SEVERITIES, CorruptionName
+from sparring.contract.early import Stopped
+from sparring.contract.fields import Sha256
 from sparring.contract.jobs import AttackJob
 from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
 from sparring.contract.threat import Norm, Threat
 
 Count = Annotated[int, Field(ge=0)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ROW_COLUMNS = (
     *("row", "label", "clean_prediction", "norm", "eps", "broken", "broken_by", "prediction", "distance", "queries"),
     *("white", "gray", "black"),
@@ -339,6 +340,8 @@ class Report(Frozen):
     curve: tuple[CurvePoint, ...]
     minimal: tuple[MinimalResult, ...] = ()
     corruptions: tuple[CorruptionResult, ...] = ()
+    stopped: Stopped | None = None
+    """How it ended, where it was to end early: all figures are of the rows evaluated."""
     warnings: tuple[Finding, ...] = ()
     cost: Cost
     provenance: Provenance

@@ -397,6 +397,8 @@ def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
         asked = ("all",) if job.corruptions == CORRUPTIONS else job.corruptions
         for corruption in asked:
             yield from ("--corruption", corruption)
+        for earlier in ("none",) if job.replay == () else job.replay or ():
+            yield from ("--replay", earlier)
         if job.precision != "exact":
             yield from ("--precision", job.precision)
     if job.training:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
 from sparring.contract.base import Frozen
-from sparring.contract.report import Sha256
+from sparring.contract.fields import Sha256
 from sparring.service.context import Context
 from sparring.service.problems import Fault, invalid, problem
 from sparring.storage.artifacts import Blob

@@ -273,15 +273,17 @@ def main() -> None:
     """Evaluate every model, and write the tables into the page that is named, or print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path, nargs="?", help="a page with a place for the tables")
+    parser.add_argument("--rows", type=int, help="test rows of each model; all 360 unless given")
+    parser.add_argument("--only", action="append", choices=[*MASKED, *HONEST], help="these models")
     options = parser.parse_args()
     torch.set_num_threads(1)
     jobs = [(name, make, job) for name, (make, job) in MASKED.items()] + [(name, make, STANDARD) for name, make in HONEST.items()]
     found = {}
-    for name, make, job in jobs:
+    for name, make, job in (each for each in jobs if each[0] in (options.only or (*MASKED, *HONEST))):
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = evaluated(Path(folder), make(), job)
+            found[name] = evaluated(Path(folder), make(), job, options.rows)
         print(line(name, found[name]), flush=True)
-    masked, honest = (table([(name, found[name]) for name in own]) for own in (MASKED, HONEST))
+    masked, honest = (table([(name, found[name]) for name in own if name in found]) for own in (MASKED, HONEST))
     text = f"Models that hide their gradients:\n\n{masked}\nHonest models:\n\n{honest}"
     if options.page:
         before, _, rest = options.page.read_text().partition(BEGIN)

@@ -3,6 +3,7 @@
 import itertools
 import os
 import platform
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 import sparring
 from sparring.attacks.bounds import METHOD
 from sparring.contract.attacks import SUITES, Knowledge, names
+from sparring.contract.early import Stopped
 from sparring.contract.jobs import Evaluate
 from sparring.contract.report import (
     Cost,
@@ -34,7 +36,7 @@ from sparring.contract.runner import Order
 from sparring.reports.html import html
 from sparring.reports.markdown import markdown
 from sparring.reports.rows import Row, write_csv
-from sparring.workers import corruptions, levels
+from sparring.workers import corruptions, early, levels
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
@@ -65,6 +67,8 @@ class Run(NamedTuple):
     """Rows asked of an endpoint and requests sent to it, in all attempts of the job."""
     seen: Seen | None = None
     """What was measured on a few rows again; None where nothing is checked."""
+    stopped: Stopped | None = None
+    """How it ended, where it was to end early."""
 
 
 class Results:
@@ -144,9 +148,10 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     right = results.clean == results.labels
     clean = Score(count=int(right.sum()), total=len(right))
     tallies = [tally for ended in results.ended for tally in ended.tallies]
-    findings = (*facts.findings, *_findings(facts, results, tallies))
+    findings = (*facts.findings, *early.told(run.stopped), *_findings(facts, results, tallies))
+    cascaded = order.job.kind == "evaluate" and order.job.cascaded
     masked = [
-        tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins))
+        tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins, cascaded=cascaded))
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
     ]
     levelled = trust(run, results, findings, masked)
@@ -156,7 +161,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     )
     suffered = corruptions.results(order.job, facts, results.corrupted)
     looks = clean.total + sum(result.mean.total for result in suffered) + sum(each.queries for each in surrogates.values())
-    spent = [part.effort for part in (run.seen.model, *run.seen.threats)] if run.seen else []
+    spent = [run.seen.model.effort, *(part.effort for part in run.seen.threats)] if run.seen else []
     return Report(
         job=order.job,
         model=_model(order, facts),
@@ -166,6 +171,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
         curve=curve(clean, threats),
         minimal=tuple(minimal(order.job, facts, results.ended, right)),
         corruptions=suffered,
+        stopped=run.stopped,
         warnings=(*findings, *itertools.chain(*masked)),
         cost=Cost(
             queries=sum(tally.queries for tally in tallies) + looks,
@@ -189,10 +195,11 @@ def trust(run: Run, results: Results, findings: Sequence[Finding], masked: Seque
     if seen is None or job.kind == "craft":
         yield from (Trust() for _ in job.threats)
         return
-    of_all = tuple(of_model(job, facts, findings, seen.model, intact=results.intact))
+    right = int((results.clean == results.labels).sum())
+    of_all = tuple(of_model(job, facts, findings, seen.model, right=right, intact=results.intact))
     for threat, ended, own, part in zip(job.threats, results.ended, masked, seen.threats, strict=True):
         robust = float((ended.broken_by == UNBROKEN).mean()) if len(results.rows) else 0.0
-        outcome = Outcome(feasible(job, threat, facts), ended.wins, robust, own, job.cascaded)
+        outcome = Outcome(threat, feasible(job, threat, facts), right, ended.wins, robust, own, job.cascaded)
         yield level((*of_all, *under_threat(facts, outcome, part)), (*findings, *own))
 
 
@@ -389,6 +396,7 @@ class _Npz:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
-            self._zip.write(self._large, f"{self._name}.npy")
+            with self._large.open("rb") as source, self._zip.open(f"{self._name}.npy", "w", force_zip64=True) as file:
+                shutil.copyfileobj(source, file, 1 << 20)
         self._zip.close()
         self._large.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from sparring.workers.asking import Asked, Enquire, Remote, load_endpoint
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import Loaded, check_classes, load_model
+from sparring.workers.past import Past
 from sparring.workers.prepare import Prepared, Voting
 from sparring.workers.pt2.shapes import BUDGET, BUDGET_ROWS
 
@@ -82,8 +83,11 @@ class Bench:
         total = 0
         for module in (self.target.judge, self.target.search):
             for tensor in (*module.parameters(), *module.buffers()):
-                total = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), total)
+                total = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, total)
         return total
+
+    past: Past | None = None
+    """What earlier evaluations kept, if any is replayed."""
 
     def rows(self, index: Tensor) -> Tensor:
         """Rows of the data (B, …) float32, on the device."""
@@ -135,7 +139,8 @@ def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | Non
     probabilities, draws = bool(facts and facts.probabilities), bool(facts and facts.draws)
     model, target, done = aim(order, loaded, data, device, tile, probabilities=probabilities, draws=draws)
     target.granule = (facts and facts.granule) or tile
-    return Bench(data, loaded, model, target, done, device, facts)
+    past = Past(order.earlier, data.row_shape) if order.earlier else None
+    return Bench(data, loaded, model, target, done, device, facts, past=past)
 
 
 def aim(

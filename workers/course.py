@@ -5,7 +5,7 @@ A row broken at a small eps is broken at a larger one, by the same x'; it is not
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparring.attacks import catalogue, problem, random
+from sparring.attacks.access import Decisions
 from sparring.attacks.bounds import Bounded
 from sparring.attacks.losses import kl
 from sparring.attacks.norms import ball
 from sparring.attacks.operators import Unbounded
 from sparring.attacks.problem import Goal, Outcome, Problem
+from sparring.attacks.replay import replay
 from sparring.contract.attacks import AttackSpec, names
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.threat import Threat
@@ -27,7 +29,7 @@ from sparring.workers.bench import Bench, feasible
 from sparring.workers.corruptions import suffer
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally
 
-_TARGETS, _OTHERS = 7, 8  # streams of randomness
+TARGETS, _OTHERS = 7, 8  # streams of randomness
 
 
 class _Held(NamedTuple):
@@ -57,6 +59,8 @@ class Scene:
     scores: Tensor
     clean: Tensor
     key: Tensor
+    index: NDArray[np.int64]
+    """Which rows of the data these are."""
     bounded: Bounded | None
     """By which rows are proved robust, if the job wants that and the model allows it."""
     held: dict[tuple[str, bool, str], _Held] = field(default_factory=dict)
@@ -77,7 +81,7 @@ class Scene:
         """Every row of the shard under a threat, at this radius."""
         goal = Goal(self.labels)
         if threat.targeted:
-            drawn = random.integers(random.fork(self.key, _TARGETS), self.scores.shape[1] - 1)
+            drawn = random.integers(random.fork(self.key, TARGETS), self.scores.shape[1] - 1)
             goal = Goal(torch.where(drawn >= self.labels, drawn + 1, drawn), targeted=True)
         eps = self.x.new_full((len(self.x),), radius, dtype=torch.float64)
         return problem.problem(goal, ball(threat.norm, self.x, eps, self.bench.data.bounds), self.key, stop=not self.whole)
@@ -113,7 +117,8 @@ def scene(job: Evaluate | Craft, bench: Bench, index: NDArray[np.int64]) -> Scen
     x = bench.rows(rows)
     scores = bench.target.verdict(x)
     labels = scores.argmax(1) if bench.data.labels is None else torch.from_numpy(bench.data.labels[index]).to(x.device)
-    return Scene(job, bench, x, labels, scores, predictions(scores), random.keys(job.seed, rows.to(x.device)), _bounded(job, bench, x))
+    key = random.keys(job.seed, rows.to(x.device))
+    return Scene(job, bench, x, labels, scores, predictions(scores), key, index, _bounded(job, bench, x))
 
 
 def _bounded(job: Evaluate | Craft, bench: Bench, x: Tensor) -> Bounded | None:
@@ -221,9 +226,12 @@ class _Round:
     def _try(self, name: str, spec: AttackSpec) -> Tally:
         """An attack inside the ball, on the rows that it has not broken before and that are not proved."""
         blind = self.scene.whole and getattr(spec, "labels", "true") == "predicted"  # needs no label, so errors are rows like others
-        rows = torch.nonzero((self.right | blind) & ~self._gone(name) & ~self.proved).flatten()
+        wanted, points = (self.right | blind) & ~self._gone(name) & ~self.proved, self._points(spec)
+        if spec.kind == "replay":
+            wanted = wanted & sum((there for _, there in points), torch.zeros_like(wanted))
+        rows = torch.nonzero(wanted).flatten()
         part = self.problem.select(rows).fork(zlib.crc32(name.encode()))
-        outcome, seen, tally = _run(spec, self.threat.radius, self.scene, part, rows)
+        outcome, seen, tally = _run(spec, self.threat.radius, self.scene, part, rows, [(x[rows], there[rows]) for x, there in points])
         held, won = self._held(name), outcome.success & self.right[rows]
         new = _Held(rows[won], outcome.x[won], seen[won])
         self.scene.held[self._name(name)] = _Held(*(torch.cat(pair) for pair in zip(held, new, strict=True)))
@@ -234,6 +242,11 @@ class _Round:
             inside = part.ball.contains(outcome.x)
             self.witness[rows[inside]], self.prediction[rows[inside]] = outcome.x[inside], seen[inside]
         return tally._replace(carried=len(held.rows))
+
+    def _points(self, spec: AttackSpec) -> list[tuple[Tensor, Tensor]]:
+        """What is replayed on the rows of the shard, and of which of them there is such a point."""
+        past = self.scene.bench.past
+        return past.points(self.threat, self.scene.index, self.scene.x) if past and spec.kind == "replay" else []
 
     def _within(self, name: str, spec: AttackSpec) -> Tally:
         """An attack that looks for the smallest change: one run serves every eps of its norm."""
@@ -255,7 +268,9 @@ class _Round:
         return tally._replace(broken=len(near))
 
 
-def _run(spec: AttackSpec, eps: float, scene: Scene, part: Problem, rows: Tensor) -> tuple[Outcome, Tensor, Tally]:
+def _run(
+    spec: AttackSpec, eps: float, scene: Scene, part: Problem, rows: Tensor, points: Sequence[tuple[Tensor, Tensor]] = ()
+) -> tuple[Outcome, Tensor, Tally]:
     """One attack on some rows and the last word on it; also the predictions (B,) at the kept points that were looked at."""
     bench, spent = scene.bench, scene.bench.target.spent
     forwards, backwards, began = spent.forwards, spent.backwards, time.process_time()
@@ -264,7 +279,10 @@ def _run(spec: AttackSpec, eps: float, scene: Scene, part: Problem, rows: Tensor
     target = bench.target if spec.bounded else bench.target.exact()  # few digits say nothing of where a boundary runs
     if spec.access == "decision" and not spec.bounded:  # a walk, which begins somewhere else
         part = part._replace(other=scene.others(part))
-    claimed = catalogue.run(spec, eps, target, part, bench.school) if len(rows) else _nothing(part)
+    claimed = _nothing(part)
+    if len(rows):
+        known = spec.kind == "replay"
+        claimed = replay(points)(Decisions(target), part) if known else catalogue.run(spec, eps, target, part, bench.school)
     outcome, scores = _confirm(bench, part, claimed)
     if bench.device.type == "cuda":
         torch.cuda.synchronize(bench.device)

@@ -6,7 +6,7 @@ On a GPU there is one of them.
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -83,7 +83,9 @@ class Advanced(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """The shard is on disk."""
+    """What was asked for is on disk; a shard at this path."""
+
+    path: Path | None = None
 
 
 class Trouble(NamedTuple):
@@ -144,7 +146,7 @@ class _Member:
         done = attack_shard(self.order.job, self.bench, task.rows, lambda more: tell(Advanced(more)))
         intact = self.bench.fingerprint() == self.bench.seal
         shard.save(task.path, done._replace(intact=intact), task.plan)
-        return Saved()
+        return Saved(task.path)
 
 
 def _live(order: Order | None, device: str, wire: Connection, parent: int) -> None:
@@ -197,16 +199,16 @@ class Crew:
         (facts,) = [answer for answer in self.work([Look(tile)]) if isinstance(answer, Facts)]
         return facts
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[Answer]:
-        """Give every process a task whenever it is free; yields the answers as they come.
+    def work(self, tasks: Iterable[Task]) -> Iterator[Answer]:
+        """Give every process a task whenever it is free; yields the answers as they come. Tasks are taken one by one.
 
         Raises:
             CrewError: a task met trouble, or a process died.
         """
-        waiting = list(tasks)
+        waiting = iter(tasks)
         busy: dict[Connection, BaseProcess] = {}
-        for process, wire in self._members[: len(waiting)]:
-            wire.send(waiting.pop(0))
+        for (process, wire), task in zip(self._members, waiting, strict=False):
+            wire.send(task)
             busy[wire] = process
         while busy:
             for wire in [each for each in wait(list(busy)) if isinstance(each, Connection)]:
@@ -222,8 +224,9 @@ class Crew:
                 yield answer
                 if isinstance(answer, (Advanced, Trained)):
                     continue
-                if waiting:
-                    wire.send(waiting.pop(0))
+                following = next(waiting, None)
+                if following is not None:
+                    wire.send(following)
                 else:
                     del busy[wire]
 

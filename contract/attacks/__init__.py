@@ -23,6 +23,7 @@ from sparring.contract.attacks.gradient import (
 )
 from sparring.contract.attacks.gray import Substitute, Transfer
 from sparring.contract.attacks.minimal import CW, DDN, FAB, FMN, DeepFool
+from sparring.contract.attacks.replay import Replay
 from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, Square
 from sparring.contract.base import numbered, require_kind
 
@@ -31,10 +32,11 @@ Minimal = DeepFool | DDN | FMN | CW | FAB
 White = Climbing | Minimal
 Gray = Transfer
 Black = Square | NES | SPSA | SimBA | Boundary | HopSkipJump | RayS | Substitute
-AnyAttack = Noise | White | Gray | Black
+Listed = Noise | White | Gray | Black
+AnyAttack = Listed | Replay
 AttackSpec = Annotated[AnyAttack, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, ATTACKS))]
-ATTACKS: tuple[type[AnyAttack], ...] = get_args(AnyAttack)
-"""Every attack of the contract, in the order of the union."""
+ATTACKS: tuple[type[Listed], ...] = get_args(Listed)
+"""Every attack that a job may list, in the order of the union. Replay is asked for by the job's own `replay`."""
 
 SuiteName = Literal["quick", "standard", "thorough", "levels", "defended"]
 
@@ -76,7 +78,20 @@ PURPOSES: dict[SuiteName, str] = {
 __all__ = ["ACCESSES", "APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "NES", "PGD"]
 __all__ += ["NIFGSM", "PURPOSES", "SIFGSM", "TIFGSM"]
 __all__ += ["RFGSM", "SPSA", "SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "Boundary", "DeepFool", "GradientAscent"]
-__all__ += ["HopSkipJump", "Knowledge", "Loss", "Noise", "RayS", "SimBA", "Square", "Substitute", "SuiteName", "Transfer", "names"]
+__all__ += [
+    "HopSkipJump",
+    "Knowledge",
+    "Loss",
+    "Noise",
+    "RayS",
+    "Replay",
+    "SimBA",
+    "Square",
+    "Substitute",
+    "SuiteName",
+    "Transfer",
+    "names",
+]
 
 
 def names(attacks: tuple[AnyAttack, ...]) -> tuple[str, ...]:

@@ -174,7 +174,7 @@ def test_progress_grows_to_its_total(uploads: Path, tmp_path: Path) -> None:
     done = [progress.done for progress in said if progress.phase == "attack"]
     assert done == sorted(done)
     assert done[-1] == said[-1].total == 200 * 3
-    assert {progress.phase for progress in said} == {"preflight", "attack", "report"}
+    assert {progress.phase for progress in said} == {"preflight", "attack", "checks", "report"}
 
 
 def test_craft_leaves_a_dataset(uploads: Path, tmp_path: Path) -> None:

@@ -15,13 +15,16 @@ from sparring.attacks.norms import ball
 from sparring.attacks.parts import anywhere, ascend, backprop, begin, outskirts
 from sparring.attacks.problem import Attack, Goal, Problem, problem
 from sparring.attacks.sparse import sparse_auto
+from sparring.attacks.square import square
 from sparring.contract.attacks import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, PGD, AttackSpec, Square
 from sparring.contract.threat import Norm
 from sparring.workers.trust.seen import Asked, Course, Longer, Scale, Slopes, Tenfold, Tremor, Whole
 from sparring.workers.trust.watch import Watch
 
 STEPS = 20
-"""Of ascents that are the checks' own."""
+"""Of ascents that are the checks' own, within a threat."""
+FAR, TRIES = 10, 2
+"""Steps and starts of the one that may go anywhere."""
 DIRECTIONS = 10
 """Random points about each row."""
 QUERIES = 300
@@ -69,7 +72,7 @@ def slopes(target: Target, goal: Goal, x: Tensor) -> Slopes:
     softmax: Loss = lambda z, goal: cross_entropy(z.float(), goal.labels, reduction="none")  # noqa: E731  # one of a row of three
 
     def flat(loss: Loss) -> Tensor:
-        parts = torch.arange(len(x), device=x.device).split(target.tile)
+        parts = torch.split(torch.arange(len(x), device=x.device), target.tile)
         grads = [target.slope(lambda z, own=own: loss(z, Goal(goal.labels[own])), x[own])[2] for own in parts]  # type: ignore[misc]
         return torch.cat(grads).flatten(1).abs().amax(1) == 0
 
@@ -89,7 +92,7 @@ def whole(target: Target, goal: Goal, x: Tensor, bounds: tuple[float, float] | N
     """F8: nothing should stand where the attacker may go anywhere (Pintor et al. 2021, indicator 6), or as far as the data go."""
     low, high = bounds or (float(x.min()), float(x.max()))
     area = ball("linf", x, x.new_full((len(x),), high - low, dtype=torch.float64), bounds)
-    attack = climb(backprop(margin), ascend(2.5 * (high - low) / STEPS), STEPS, anywhere, tries=2)
+    attack = climb(backprop(margin), ascend(2.5 * (high - low) / FAR), FAR, anywhere, tries=TRIES)
     outcome = attack(target, problem(goal, area, random.fork(key, _WHOLE)))
     return Whole(rows=len(x), standing=int((~outcome.success).sum()), eps=high - low)
 
@@ -172,5 +175,5 @@ def tenfold(stand: Stand) -> Tenfold:
 def asked(stand: Stand) -> Asked:
     """F4: a short search that needs no gradient, on the rows that stood."""
     given = stand.left.fork(_ASKED)
-    outcome = catalogue.square(Square(queries=QUERIES))(stand.target, given)
+    outcome = square(Square(queries=QUERIES))(stand.target, given)
     return Asked(rows=len(given.key), queries=QUERIES, fell=int(outcome.success.sum()))

@@ -8,6 +8,8 @@ from pydantic import JsonValue
 from sparring.contract.report import Check
 
 P = TypeVar("P")
+Evidence = dict[str, JsonValue]
+Level = Literal["suspect", "invalid"]
 _LOOK = "Look for rounding, argmax, detach or quantisation in the model; only attacks without gradients measure it."
 _MASKED = "Trust the smaller number; try more steps, restarts and other losses, and look for quantisation, saturation or noise."
 
@@ -84,20 +86,22 @@ WORDS: dict[str, Words] = {
 }
 """Every check by its code, in the order they are told."""
 
-COSTLY = "It would have taken more than the twentieth of the attacks' own work that checks may take."
+COSTLY = "It would have taken more than the share of the attacks' own work that checks may take."
 RANDOM = "The model answers at random: what two runs of this would differ in is chance."
 NOTHING = "No row was right before any attack."
+FLAT = "At eps 0 nothing may change."
+NO_ASCENT = "The ascents that are watched are not defined in this norm."
 NO_SLOPE = "No attack here uses a gradient."
 
 
-def passed(code: str, message: str = "", **evidence: JsonValue) -> Check:
+def passed(code: str, evidence: Evidence | None = None, message: str = "") -> Check:
     """No sign was found."""
-    return Check(code=code, state="passed", message=message or WORDS[code].passed, evidence=evidence)
+    return Check(code=code, state="passed", message=message or WORDS[code].passed, evidence=evidence or {})
 
 
-def flagged(code: str, level: Literal["suspect", "invalid"], message: str, hint: str = "", **evidence: JsonValue) -> Check:
+def flagged(code: str, level: Level, message: str, evidence: Evidence | None = None, hint: str = "") -> Check:
     """A sign was found."""
-    return Check(code=code, state="flagged", level=level, message=message, hint=hint or WORDS[code].hint, evidence=evidence)
+    return Check(code=code, state="flagged", level=level, message=message, hint=hint or WORDS[code].hint, evidence=evidence or {})
 
 
 def left_out(code: str, why: str) -> Check:

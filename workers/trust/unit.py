@@ -24,10 +24,10 @@ from sparring.workers.trust.probes import Stand
 from sparring.workers.trust.sample import sample
 from sparring.workers.trust.seen import Effort, OfModel, Seen, UnderThreat
 
-FLOOR = 64
+FLOOR = 80
 """Passes forward over the sample that a unit may always take; a pass backward counts as two."""
-SHARE = 0.05
-"""Of what the attacks took under its threat; of the model itself, of all of them."""
+SHARE, OF_ALL = 0.12, 0.03
+"""Of what the attacks took under its threat; and for the model itself, of what all of them took."""
 T = TypeVar("T")
 
 
@@ -93,7 +93,7 @@ def _of_model(job: Evaluate, bench: Bench, given: Given, purse: _Purse) -> OfMod
     return OfModel(
         slopes=purse.buy(9 * rows, lambda: probes.slopes(target, goal, x)),
         scale=purse.buy(rows, lambda: probes.scale(target, x)),
-        whole=purse.buy(40 * rows, lambda: probes.whole(target, goal, x, bench.data.bounds, posed.key)),
+        whole=purse.buy((3 * probes.FAR + 2) * probes.TRIES * rows, lambda: probes.whole(target, goal, x, bench.data.bounds, posed.key)),
     )
 
 
@@ -111,7 +111,7 @@ def _under(job: Evaluate, bench: Bench, given: Given, purse: _Purse) -> UnderThr
     tremor = purse.buy((probes.DIRECTIONS + 1) * rows, lambda: probes.tremor(stand))
     course = purse.buy((3 * spec.steps + 12) * rows, lambda: probes.course(stand, spec))
     longer = purse.buy((6 * spec.steps + 2) * left, lambda: probes.longer(stand, spec))
-    tenfold = purse.buy(6 * probes.STEPS * rows, lambda: probes.tenfold(stand))
+    tenfold = purse.buy((6 * probes.STEPS + 4) * rows, lambda: probes.tenfold(stand))
     asked = None if given.searched else purse.buy((probes.QUERIES + 2) * left, lambda: probes.asked(stand))
     return UnderThreat(course=course, longer=longer, tenfold=tenfold, tremor=tremor, asked=asked, effort=purse.effort())
 
@@ -128,7 +128,7 @@ def units(job: Evaluate, facts: Facts, rows: NDArray[np.int64], right: NDArray[n
     """
     stands = [right & (each.broken_by == UNBROKEN) for each in ended]
     took = [_took(feasible(job, threat, facts), each) for threat, each in zip(job.threats, ended, strict=True)]
-    of_all = _given(None, rows, right, np.logical_and.reduce(stands), SHARE * sum(took), job.seed)
+    of_all = _given(None, rows, right, np.logical_and.reduce(stands), OF_ALL * sum(took), job.seed)
     found = [of_all]
     for at, threat in enumerate(job.threats):
         given = _given(at, rows, right, stands[at], SHARE * took[at], job.seed)

@@ -15,9 +15,9 @@ GOOD = OfModel(
 PGD, SQUARE, NOISE = {"kind": "pgd"}, {"kind": "square"}, {"kind": "noise"}
 
 
-def checks(seen: OfModel = GOOD, *attacks, warnings=(), known=None, intact=True, **job) -> dict[str, Check]:
+def checks(seen: OfModel = GOOD, *attacks, warnings=(), known=None, right=90, intact=True, **job) -> dict[str, Check]:
     asked = Evaluate(model="a" * 64, data="b" * 64, threats=[{"norm": "linf", "eps": 0.1}], attacks=list(attacks) or [PGD, SQUARE], **job)
-    return {check.code: check for check in of_model(asked, known or facts(), warnings, seen, intact=intact)}
+    return {check.code: check for check in of_model(asked, known or facts(), warnings, seen, right=right, intact=intact)}
 
 
 def test_a_sound_model_passes_every_check_and_nothing_is_called_robust() -> None:
@@ -36,6 +36,7 @@ def test_a_sound_model_passes_every_check_and_nothing_is_called_robust() -> None
         (31, [PGD], "suspect"),
         (32, [PGD], "invalid"),
         (64, [PGD, NOISE], "invalid"),  # noise looks for nothing
+        (64, [{"kind": "replay", "jobs": ["job_" + "a" * 20]}, PGD], "invalid"),  # nor does a replay
         (64, [PGD, {"kind": "hopskipjump"}], "suspect"),
     ],
 )
@@ -109,6 +110,11 @@ def test_what_was_not_measured_is_listed() -> None:
     found = checks(GOOD.model_copy(update={"whole": None}))
     believed = level(tuple(found.values()), ())
     assert (believed.level, believed.left_out) == ("unchecked", ("unconstrained_failure",))
+
+
+def test_where_no_row_was_right_there_is_nothing_to_look_at() -> None:
+    found = checks(OfModel(), right=0)["gradient_absent"]
+    assert (found.state, found.message) == ("left_out", "No row was right before any attack.")
 
 
 def test_few_classes_are_told_and_no_sign() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from workers.trust.known import facts
 
-from sparring.contract.attacks import APGD, FGSM, PGD, AttackSpec, Square
+from sparring.contract.attacks import APGD, FGSM, FMN, PGD, AttackSpec, RayS, Square
 from sparring.contract.report import Check, Finding
+from sparring.contract.threat import Threat
 from sparring.workers.trust.seen import Asked, Course, Longer, Tenfold, Tremor, UnderThreat
 from sparring.workers.trust.threat_rules import Outcome, under_threat
 
@@ -26,7 +27,7 @@ LISTED: tuple[AttackSpec, ...] = (PGD(), Square())
 
 def checks(seen: UnderThreat = GOOD, attacks: tuple[AttackSpec, ...] = LISTED, **changes: Any) -> dict[str, Check]:
     wins = np.zeros((1000, len(attacks)), dtype=np.bool_)
-    outcome = Outcome(attacks, wins, robust=0.5, masked=(), cascaded=False)._replace(**changes)
+    outcome = Outcome(Threat(norm="linf", eps=0.1), attacks, 900, wins, robust=0.5, masked=(), cascaded=False)._replace(**changes)
     return {check.code: check for check in under_threat(facts(), outcome, seen)}
 
 
@@ -111,6 +112,13 @@ def test_masking_is_told_by_the_attacks_of_the_job_or_by_a_search_of_the_checks(
 
 def test_where_no_attack_climbs_there_is_nothing_to_mislead() -> None:
     assert {check.state for check in checks(UnderThreat(), (Square(),)).values()} == {"not_applicable"}
+
+
+def test_at_eps_0_and_in_a_norm_without_an_ascent() -> None:
+    assert {check.state for check in checks(UnderThreat(), threat=Threat(norm="linf", eps=0)).values()} == {"not_applicable"}
+    sparse = checks(UnderThreat(), (FMN(), RayS()), threat=Threat(norm="l0", eps=3))
+    assert sparse["silent_success"].state == "left_out"
+    assert "not defined in this norm" in sparse["silent_success"].message
 
 
 def test_what_a_cheap_run_leaves_out_is_named() -> None:
