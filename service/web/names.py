@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from sparring.contract.attacks import names
 from sparring.contract.resources import DatasetInfo, JobInfo, ModelInfo
+from sparring.contract.verdict import WORDS
 from sparring.reports.text import threat_text
 from sparring.service.context import Context
 from sparring.storage import uploads
@@ -13,6 +14,8 @@ from sparring.storage.errors import Missing
 DOING = {"evaluate": "Evaluate", "retrain": "Retrain", "craft": "Craft examples for"}
 STATES = {"succeeded": "good", "failed": "bad", "timed_out": "bad", "cancelled": "still", "queued": "still", "running": "busy"}
 """How a state is coloured; it always stands there in words too."""
+VERDICTS = {code: (word, {0: "good", 1: "bad"}.get(code, "warn")) for code, word in WORDS.items()}
+"""Exit codes of gates: their words, and how they are coloured."""
 
 
 class Named(NamedTuple):

@@ -60,7 +60,9 @@ class User:
         self.url, self.key, self.files = running.url, running.key, files
         self.complaints: list[str] = []
         self.polls = 0
-        self.page.on("console", lambda said: self.complaints.append(f"{said.type}: {said.text}") if said.type in ("error", "warning") else None)
+        self.page.on(
+            "console", lambda said: self.complaints.append(f"{said.type}: {said.text}") if said.type in ("error", "warning") else None
+        )
         self.page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
         self.page.on("requestfailed", self._failed)
         self.page.on("request", self._sent)
@@ -148,7 +150,9 @@ def test_everything_a_user_does(browser: Any, running: Stack, files: Path, tmp_p
     assert "robust under linf 0.1" in user.page.locator("main").inner_text()
     witnesses = user.download("examples.npz", tmp_path)
     assert len(np.load(witnesses)["row"])
-    assert {"manifest.json", "report.json", "model.pt2", "data.npz"} <= set(zipfile.ZipFile(user.download("report.zip", tmp_path)).namelist())
+    assert {"manifest.json", "report.json", "model.pt2", "data.npz"} <= set(
+        zipfile.ZipFile(user.download("report.zip", tmp_path)).namelist()
+    )
 
     user.go(f"/retrain?model={model}&data={data}")
     user.page.get_by_label("PGD-AT").uncheck()
@@ -165,7 +169,12 @@ def test_everything_a_user_does(browser: Any, running: Stack, files: Path, tmp_p
     folder = Path(SHOTS) if SHOTS else tmp_path
     pages = {"overview": "/", "models": "/models", "model": f"/models/{model}", "model_new": "/models/new", "datasets": "/datasets"}
     pages |= {"dataset": f"/datasets/{data}", "jobs": "/jobs", "job": f"/jobs/{first}", "retrained": f"/jobs/{retrained}"}
-    pages |= {"report": f"/jobs/{first}/report", "retrain_report": f"/jobs/{retrained}/report", "workers": "/workers", "settings": "/settings"}
+    pages |= {
+        "report": f"/jobs/{first}/report",
+        "retrain_report": f"/jobs/{retrained}/report",
+        "workers": "/workers",
+        "settings": "/settings",
+    }
     pages |= {"evaluate": "/evaluate", "retrain": "/retrain", "compare": f"/compare?before={first}&after={second}"}
     user.shoot(folder, pages)
     assert user.complaints == []

@@ -11,7 +11,20 @@ from sparring.storage import keys
 from ..conftest import Served, other_project, serving, settings_in, submit
 from .conftest import Browser
 
-PAGES = ("/", "/models", "/models/new", "/datasets", "/datasets/new", "/jobs", "/evaluate", "/retrain", "/compare", "/workers", "/settings")
+PAGES = (
+    "/",
+    "/models",
+    "/models/new",
+    "/datasets",
+    "/datasets/new",
+    "/jobs",
+    "/evaluate",
+    "/retrain",
+    "/compare",
+    "/gates",
+    "/workers",
+    "/settings",
+)
 
 
 def test_without_a_key_every_page_leads_to_the_login(stranger: Browser) -> None:
@@ -71,7 +84,9 @@ def test_a_form_of_another_session_does_nothing(browser: Browser, shared: Served
         answer = browser.post("/settings/keys", token=token, name="forged")
         assert answer.status_code == 403
         assert "text/html" in answer.headers["content-type"]
-    foreign = browser.http.post("/settings/keys", data={"csrf": browser.token, "name": "forged"}, headers={"Origin": "https://evil.example"})
+    foreign = browser.http.post(
+        "/settings/keys", data={"csrf": browser.token, "name": "forged"}, headers={"Origin": "https://evil.example"}
+    )
     assert foreign.status_code == 403
     assert not [key for key in keys.list_keys(shared.engine, "default") if key.name == "forged"]
 
@@ -89,7 +104,13 @@ def test_a_session_ends_with_its_key_and_by_logging_out(shared: Served) -> None:
 def test_a_cookie_that_was_tampered_with_opens_nothing(browser: Browser) -> None:
     name, sealed = next(iter(browser.http.cookies.items()))
     key, until, nonce, signature = sealed.split(".")
-    for forged in (f"{key}.{int(until) + 1}.{nonce}.{signature}", f"{key}.{until}.{nonce}.{'A' * 43}", "", "....", f"{key}.{until}.{nonce}"):
+    for forged in (
+        f"{key}.{int(until) + 1}.{nonce}.{signature}",
+        f"{key}.{until}.{nonce}.{'A' * 43}",
+        "",
+        "....",
+        f"{key}.{until}.{nonce}",
+    ):
         browser.http.cookies.clear()
         browser.http.cookies.set(name, forged)
         assert browser.get("/").status_code == 303
@@ -99,7 +120,13 @@ def test_nothing_of_another_project_is_shown(shared: Served) -> None:
     job = submit(shared)
     with other_project(shared) as client:
         theirs = Browser(shared).log_in(client.headers["Authorization"].removeprefix("Bearer "))
-    for path in (f"/jobs/{job.id}", f"/jobs/{job.id}/live", f"/jobs/{job.id}/report", f"/models/{job.job.model}", f"/datasets/{job.job.data}"):
+    for path in (
+        f"/jobs/{job.id}",
+        f"/jobs/{job.id}/live",
+        f"/jobs/{job.id}/report",
+        f"/models/{job.job.model}",
+        f"/datasets/{job.job.data}",
+    ):
         assert theirs.get(path).status_code == 404, path
     theirs.get("/settings")
     assert theirs.post(f"/jobs/{job.id}/cancel").status_code == 404
@@ -120,7 +147,9 @@ def test_without_keys_the_pages_are_there_at_once(tmp_path: Path) -> None:
         assert one.http.get("/", headers={"Host": "evil.example"}).status_code == 400
 
 
-@pytest.mark.parametrize("wanted", ["//evil.example", "/\\evil.example", "https://evil.example", "", "javascript:alert(1)", "/a b", "/\n/x"])
+@pytest.mark.parametrize(
+    "wanted", ["//evil.example", "/\\evil.example", "https://evil.example", "", "javascript:alert(1)", "/a b", "/\n/x"]
+)
 def test_the_login_leads_to_pages_of_ours_alone(wanted: str) -> None:
     assert place(wanted) == "/"
 

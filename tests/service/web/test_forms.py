@@ -117,7 +117,12 @@ def test_a_retraining_is_submitted(browser: Browser, shared: Served) -> None:
     assert [each["kind"] for each in told["defenses"]] == ["pgd", "vat"]
     assert (told["defenses"][0]["norm"], told["defenses"][0]["eps"], told["training"]["epochs"]) == ("l2", 0.5, 3)
     assert [(each["norm"], each["eps"]) for each in told["threats"]] == [("l2", 0.5)]
-    for changes, said in (({"defense": []}, "at least one"), ({"epochs": "0"}, "greater"), ({"eps": "x"}, "ratio"), ({"defense": "x"}, "pgd")):
+    for changes, said in (
+        ({"defense": []}, "at least one"),
+        ({"epochs": "0"}, "greater"),
+        ({"eps": "x"}, "ratio"),
+        ({"defense": "x"}, "pgd"),
+    ):
         answer = browser.post("/retrain", **{**job, **changes})
         assert answer.status_code == 422
         assert said in " ".join(faults(answer)), changes

@@ -82,7 +82,10 @@ def test_the_report_and_its_downloads(browser: Browser, shared: Served) -> None:
     model, data = upload_both(shared)
     told = report()
     told = told.model_copy(
-        update={"model": told.model.model_copy(update={"sha256": model.sha256}), "data": told.data.model_copy(update={"sha256": data.sha256})}
+        update={
+            "model": told.model.model_copy(update={"sha256": model.sha256}),
+            "data": told.data.model_copy(update={"sha256": data.sha256}),
+        }
     )
     job = ended(shared, told, model.id, data.id)
     page = browser.get(f"/jobs/{job}/report").text
@@ -115,7 +118,9 @@ def test_without_a_report_there_is_a_reason(browser: Browser, shared: Served) ->
 def test_two_reports_side_by_side(browser: Browser, shared: Served) -> None:
     model, data = upload_both(shared)
     told = report()
-    weaker = told.threats[0].model_copy(update={"worst": told.threats[0].worst.model_copy(update={"count": told.threats[0].worst.count - 1})})
+    weaker = told.threats[0].model_copy(
+        update={"worst": told.threats[0].worst.model_copy(update={"count": told.threats[0].worst.count - 1})}
+    )
     other = told.model_copy(update={"threats": (weaker, *told.threats[1:])})
     one, two = ended(shared, told, model.id, data.id), ended(shared, other, model.id, data.id)
     page = browser.get(f"/compare?before={one}&after={two}")
