@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 import sparring
-from sparring.attacks.bounds import METHOD
 from sparring.contract.attacks import SUITES, AttackSpec, Knowledge, Substitute, Transfer, names
-from sparring.contract.jobs import Evaluate
+from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import (
     AttackResult,
     ClassScore,
@@ -41,8 +40,9 @@ from sparring.contract.threat import Threat
 from sparring.reports.html import html
 from sparring.reports.markdown import markdown
 from sparring.reports.rows import Row, write_csv
-from sparring.workers import corruptions, levels
+from sparring.workers import certified, corruptions, levels
 from sparring.workers.bench import Facts, feasible
+from sparring.workers.crew import CrewError, Trouble
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
@@ -59,6 +59,7 @@ _SUSPECT = frozenset(
         "non_finite",
         "tied_scores",
         "proof_contradicted",
+        "certificate_contradicted",
         "weaker_attacker_wins",
     }
 )
@@ -132,8 +133,14 @@ def _joined(parts: Sequence[Ended], order: NDArray[np.int64]) -> Ended:
 
 
 def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
-    """Write every file of the job into its folder; returns their names."""
+    """Write every file of the job into its folder; returns their names.
+
+    Raises:
+        CrewError: a row is both proved to hold and broken.
+    """
     out, results = Path(run.order.out), Results(shards, Read(digest))
+    if wrong := certified.fault(run.order.job, results.ended):
+        raise CrewError(Trouble(wrong))
     with (out / "rows.csv").open("w", newline="") as file:
         write_csv(_rows(run, results), file)
     _parquet(run, results, out / "rows.parquet")
@@ -156,7 +163,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     right = results.clean == results.labels
     clean = Score(count=int(right.sum()), total=len(right))
     tallies = [tally for ended in results.ended for tally in ended.tallies]
-    findings = (*facts.findings, *_findings(facts, results, tallies))
+    findings = (*facts.findings, *_findings(order.job, facts, results, tallies))
     masked = [
         tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins))
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
@@ -195,7 +202,7 @@ def _trust(findings: Sequence[Finding]) -> Trust:
     return Trust(level="suspect" if evidence else "unchecked", evidence=evidence)
 
 
-def _findings(facts: Facts, results: Results, tallies: Sequence[Tally]) -> Iterator[Finding]:
+def _findings(job: Evaluate | Craft, facts: Facts, results: Results, tallies: Sequence[Tally]) -> Iterator[Finding]:
     """What only the attacks have shown."""
     if not facts.labelled:
         yield Finding(
@@ -212,13 +219,7 @@ def _findings(facts: Facts, results: Results, tallies: Sequence[Tally]) -> Itera
             hint="Such clean rows count as errors. An attack that runs into NaN may stop there: look for divisions by zero in the model.",
             evidence={"clean_rows": silent, "rows_under_attack": faulty},
         )
-    if wrong := sum(int((ended.proved & (ended.broken_by != UNBROKEN)).sum()) for ended in results.ended):
-        yield Finding(
-            code="proof_contradicted",
-            message=f"{wrong} rows that a bound had proved robust were broken by an attack all the same; they count as broken.",
-            hint="Rows that were proved and not attacked may be breakable too: run the job without skip_proved, and report this fault.",
-            evidence={"count": wrong},
-        )
+    yield from certified.findings(job, results.ended)
     if refused := sum(tally.refused for tally in tallies):
         yield Finding(
             code="refused_successes",
@@ -293,13 +294,14 @@ def _threat_result(
     broken = ended.distance[ended.broken_by >= 0]
     median = float(np.median(broken)) if len(broken) else None
     worst, job = Score(count=int(stands.sum()), total=total), run.order.job
-    proved = int(ended.proved.sum()) if job.kind == "evaluate" and job.skip_proved else None
+    proved = int(ended.proved.sum())
     return ThreatResult(
         threat=threat,
         each=each,
         worst=worst,
         levels=levels.results(attacks, ended.wins, right),
-        proved=proved,
+        proved=proved if job.kind == "evaluate" and job.skip_proved else None,
+        certified=proved if job.kind == "evaluate" and job.certificate else None,
         classes=classes,
         median_distance=median,
         trust=trust,
@@ -386,7 +388,7 @@ def provenance(run: Run) -> Provenance:
         suite=SUITES[job.suite][0] if isinstance(job, Evaluate) and job.suite else "",
         search=run.facts.search,
         judge=f"{run.facts.judge}, asked afresh about every claimed success",
-        proof=METHOD if run.order.job.kind == "evaluate" and run.order.job.skip_proved else "",
+        proof=certified.method(run.order.job),
         resumed=run.resumed,
         started=run.started,
         finished=datetime.now(UTC),

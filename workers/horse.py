@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from sparring.contract.jobs import Certify
 from sparring.contract.report import Report
 from sparring.contract.retrain import Retrain
 from sparring.contract.retrained import RetrainReport
@@ -158,7 +159,9 @@ class Attempt:
             "cache": str(self.settings.cache),
             "out": str(self.out),
         }
-        return TrainingOrder(job=claim.job, **needed) if isinstance(claim.job, Retrain) else Order(job=claim.job, **needed)
+        if isinstance(claim.job, Retrain):
+            return TrainingOrder(job=claim.job, **needed)
+        return Order(job=claim.job.evaluation() if isinstance(claim.job, Certify) else claim.job, **needed)
 
     def _take_over_shards(self) -> None:
         """Link what the newest earlier attempt finished. Links, because a runner not yet dead may still write over there."""
@@ -185,7 +188,7 @@ class Attempt:
         except errors.Forbidden as error:
             raise Ended(refused(error).reason) from error
         wire, folder = self.runner.wire, self.out.parent
-        budget = None if isinstance(self.claim.job, Retrain) else self.claim.job.budget
+        budget = None if isinstance(self.claim.job, (Retrain, Certify)) else self.claim.job.budget
         post = Post(endpoint, grant, budget, folder, lambda reply: send(wire, reply), self.pulse.holds)
         try:
             yield post

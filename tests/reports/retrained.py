@@ -45,7 +45,7 @@ def result(name: str, **changes: object) -> DefenseResult:
         curve=curve(),
         seconds=41.5,
         after=after(GAIN[name]),
-        clean=paired(factory.CLEAN, 5, 17),
+        clean=paired(factory.CLEAN, 20, 32),
         robust=tuple(paired(found.worst.count, GAIN[name] + 4, 4) for found in before.threats),
         files={"pt2": f"model-{name}.pt2", "safetensors": f"model-{name}.safetensors"},
     )
