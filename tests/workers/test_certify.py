@@ -5,23 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
-from workers.orders import digits, export, order, report, serve, trained
+from workers.orders import digits, order, report, serve, trained
 
+from sparring.attacks.operators import Unbounded
 from sparring.contract.certificates import IntervalBounds
 from sparring.contract.defenses import SmoothingCertificate
 from sparring.contract.jobs import JOB, Certify, Evaluate
 from sparring.contract.runner import Done
+from sparring.contract.specs import ModelSpec
 from sparring.reports import text
 from sparring.workers import certified, smoothing
+from sparring.workers.bench import Bench
 from sparring.workers.course import attack_shard
 from sparring.workers.errors import Refused
 from sparring.workers.preflight import preflight
 from sparring.workers.shard import UNBROKEN, Shard
+from sparring.workers.zoo import Mlp
 
 ROWS = 60
 LINF = [{"norm": "linf", "eps": 0.01}, {"norm": "linf", "eps": 0.04}]
-PGD = [{"kind": "pgd", "steps": 20}]
+PGD = [{"kind": "pgd", "steps": 10}]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +34,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     x, y = digits()
     np.savez(folder / "data.npz", x=x[::5], y=y[::5])
-    export(trained(nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))), folder / "relu.pt2")
-    export(trained(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), folder / "linear.pt2")
-    export(trained(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GELU(), nn.Linear(10, 10)), epochs=1), folder / "gelu.pt2")
+    for name, layers in (("relu", {"l1": (64, 24, True), "l2": (24, 10, True)}), ("linear", {"l1": (64, 10, True)})):
+        save_file(trained(Mlp(layers), epochs=3).state_dict(), folder / f"{name}.safetensors")
     return folder
 
 
@@ -39,7 +43,8 @@ def ordered(files: Path, folder: Path, model: str, **job):
     """The order that a worker makes of a certify job."""
     asked = JOB.validate_python({"kind": "certify", "model": "0" * 64, "data": "1" * 64, "rows": ROWS} | job)
     assert isinstance(asked, Certify)
-    return order(folder, files / f"{model}.pt2", files / "data.npz", asked.evaluation().model_dump())
+    given = order(folder, files / f"{model}.safetensors", files / "data.npz", asked.evaluation().model_dump())
+    return given.model_copy(update={"model": given.model.model_copy(update={"format": "safetensors", "spec": ModelSpec(arch="mlp")})})
 
 
 def attacked(files: Path, folder: Path, model: str, **job) -> Shard:
@@ -101,19 +106,23 @@ def test_a_row_that_is_certified_and_broken_fails_the_job(files, tmp_path):
     assert reason.message.startswith(f"{(broken.ended[0].broken_by != UNBROKEN).sum()} rows")
 
 
-def test_a_graph_without_bounds_is_refused_and_told_of_smoothing(files, tmp_path):
-    with pytest.raises(Refused, match="nothing can be certified by bounds") as refused:
-        attacked(files, tmp_path, "gelu", threats=LINF, attacks=PGD)
+def test_a_graph_without_bounds_is_refused_and_told_of_smoothing(files, tmp_path, monkeypatch):
+    def unbounded(self, x):
+        raise Unbounded("gelu has none")
+
+    monkeypatch.setattr(Bench, "bounded", unbounded)
+    with pytest.raises(Refused, match="nothing can be certified by bounds: gelu has none") as refused:
+        attacked(files, tmp_path, "relu", threats=LINF, attacks=PGD)
     assert refused.value.reason.detail == "no_bound"
     assert "smoothing" in refused.value.reason.hint
 
 
-SMOOTHING = {"kind": "smoothing", "sigma": 0.25, "selection": 20, "samples": 200}
+SMOOTHING = {"kind": "smoothing", "sigma": 0.25, "selection": 20, "samples": 100}
 
 
 def test_the_smoothed_model_is_certified_and_attacked_in_the_place_of_the_model(files, tmp_path):
     threats = [{"norm": "l2", "eps": eps} for eps in (0.05, 0.3, 5.0)]
-    shard = attacked(files, tmp_path, "gelu", threats=threats, method=SMOOTHING)
+    shard = attacked(files, tmp_path, "relu", threats=threats, method=SMOOTHING, attacks=PGD[:1])
     small, middle, large = shard.ended
     assert 0 < middle.proved.sum() < small.proved.sum() <= (shard.clean == shard.labels).sum()
     assert not large.proved.any(), "so few draws certify no such radius"
