@@ -104,16 +104,17 @@ class Target:
 
     Slopes come from `search` too, unless there is a `climber`: another copy, that may compute in fewer digits.
 
-    Every pass has exactly `tile` rows, the last one padded with its own first row: floating-point results depend on the
-    shape of a batch, and so a row's results here depend on the row alone.
+    A pass has `tile` rows, or fewer but a multiple of `granule`, padded with its own first row: floating-point results
+    depend on the shape of a batch. With a granule at which they are known not to, a row's results depend on the row alone.
     """
 
-    def __init__(self, judge: nn.Module, search: nn.Module, tile: int, climber: nn.Module | None = None) -> None:
-        """The modules map (tile, …) float32 to logits (tile, K); parameters of the copies need no gradient."""
+    def __init__(self, judge: nn.Module, search: nn.Module, tile: int, climber: nn.Module | None = None, granule: int = 0) -> None:
+        """The modules map (B, …) float32 to logits (B, K); parameters of the copies need no gradient. Granule 0 is the tile."""
         self.judge = judge
         self.search = search
         self.climber = climber
         self.spent = Spent()
+        self.granule = granule or tile
         self._tile = tile
         self._plan: tuple[nn.Module, torch.Size, Plan | None] | None = None
         self.tell: Callable[[float], None] = lambda share: None
@@ -158,11 +159,11 @@ class Target:
         """Scores of the search copy by windows, where it lends itself to that, else in full."""
         shape = like.shape[1:]
         if self._plan is None or self._plan[0] is not self.search or self._plan[1] != shape:
-            self._plan = self.search, shape, plan(self.search, like, self._tile)
+            self._plan = self.search, shape, plan(self.search, like, self._tile, self.granule)
         found = self._plan[2]
         if found is None:
             return lambda name, x, worth: self.logits(x)
-        windows = Windows(found, like, self._tile)
+        windows = Windows(found, like, self._tile, self.granule)
 
         def look(name: Tensor, x: Tensor, worth: Callable[[Tensor], Tensor]) -> Tensor:
             self.spent.forwards += len(x)
@@ -208,7 +209,7 @@ class Target:
     def _tiles(self, x: Tensor) -> Iterator[tuple[Tensor, int]]:
         for start in range(0, len(x), self._tile):
             part = x[start : start + self._tile]
-            missing = self._tile - len(part)
+            missing = -len(part) % self.granule
             yield (torch.cat((part, part[:1].expand(missing, *part.shape[1:]))) if missing else part), len(part)
 
 

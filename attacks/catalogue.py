@@ -43,6 +43,7 @@ from sparring.attacks.sparse import sparse_auto
 from sparring.attacks.spherical import spherical
 from sparring.attacks.square import square
 from sparring.attacks.transfer import transfer
+from sparring.attacks.transferable import blurred, halved, nesterov
 from sparring.contract.attacks import (
     APGD,
     BIM,
@@ -55,9 +56,12 @@ from sparring.contract.attacks import (
     FMN,
     MIFGSM,
     NES,
+    NIFGSM,
     PGD,
     RFGSM,
+    SIFGSM,
     SPSA,
+    TIFGSM,
     VAT,
     AttackSpec,
     Boundary,
@@ -66,6 +70,7 @@ from sparring.contract.attacks import (
     HopSkipJump,
     Noise,
     RayS,
+    Replay,
     SimBA,
     Square,
     Substitute,
@@ -117,13 +122,20 @@ def bim(spec: BIM, eps: float) -> White:
     return informed(climb(backprop(loss), ascend(spec.step_size(eps)), spec.steps, centre), loss)
 
 
-def mifgsm(spec: MIFGSM | DIFGSM, eps: float) -> White:
-    """Dong et al. 2017; and Xie et al. 2018, which looks through random transforms."""
+def mifgsm(spec: MIFGSM, eps: float) -> White:
+    """Dong et al. 2017, and those who take the gradient elsewhere: through random transforms, ahead, at halves, of shifts."""
     loss = LOSSES[spec.loss]
-    probe = backprop(loss)
-    if isinstance(spec, DIFGSM):
-        probe = diverse(loss, spec.diversity, spec.shrink)
-    return informed(climb(probe, momentum(spec.step_size(eps), value(spec.decay)), spec.steps, centre), loss)
+    probe, rule = backprop(loss), momentum(spec.step_size(eps), value(spec.decay))
+    match spec:
+        case DIFGSM():
+            probe = diverse(loss, spec.diversity, spec.shrink)
+        case SIFGSM():
+            probe = halved(loss, spec.copies)
+        case TIFGSM():
+            probe = blurred(probe, spec.reach)
+        case NIFGSM():
+            rule = nesterov(spec.step_size(eps), value(spec.decay), spec.steps)
+    return informed(climb(probe, rule, spec.steps, centre), loss)
 
 
 def pgd(spec: PGD, eps: float) -> White:
@@ -179,6 +191,8 @@ def shown(spec: Transfer | Substitute, eps: float, surrogates: Surrogates) -> At
 def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, surrogates: Surrogates | None = None) -> Outcome:
     """Run one attack of the contract; it is handed exactly the access its spec declares. `eps` in units of the data."""
     match spec:
+        case Replay():
+            raise ValueError("replay is handed its points by whoever has them")
         case Transfer() | Substitute():
             if surrogates is None:
                 raise ValueError(f"{spec.kind} needs surrogates")
@@ -207,7 +221,7 @@ def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, 
             return ascent(spec)(target, problem)
         case BIM():
             return bim(spec, eps)(target, problem)
-        case MIFGSM() | DIFGSM():
+        case MIFGSM():  # and those made of it
             return mifgsm(spec, eps)(target, problem)
         case PGD():
             return pgd(spec, eps)(target, problem)

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 def pick(tree: T, index: Tensor) -> T:
     """Some of the rows; `index` (N,) int64 or (B,) bool."""
-    picked: T = _pick(tree, index)
+    picked: T = _pick(tree, torch.nonzero(index).flatten() if index.dtype == torch.bool else index)
     return picked
 
 
@@ -22,7 +22,7 @@ def join(first: T | None, second: T) -> T:
 
 def _pick(tree: Any, index: Tensor) -> Any:
     if isinstance(tree, Tensor):
-        return tree[index]
+        return tree.index_select(0, index)
     if isinstance(tree, tuple):
         return type(tree)(*(_pick(part, index) for part in tree))
     return tree

@@ -1,7 +1,7 @@
 """The search copy: what gradients are taken on. It may be prepared for speed; the judge never is.
 
-Parameters are frozen, batch normalisation is folded into the convolution before it, and pictures run in channels-last
-memory. What cannot be traced is used as it is.
+Parameters are frozen, batch normalisation is folded into the convolution before it, a ReLU waits for the max pooling after it,
+and pictures run in channels-last memory. What cannot be traced is used as it is.
 """
 
 import copy
@@ -9,9 +9,18 @@ from collections import Counter
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
+_RELUS = frozenset({nn.ReLU, functional.relu, torch.relu, "relu", torch.ops.aten.relu.default})
+_POOLS = frozenset(
+    {
+        *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+        *(functional.max_pool1d, functional.max_pool2d, functional.max_pool3d),
+        *(torch.ops.aten.max_pool1d.default, torch.ops.aten.max_pool2d.default, torch.ops.aten.max_pool3d.default),
+    }
+)
 
 
 class Halved(nn.Module):
@@ -33,9 +42,17 @@ def search_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A frozen copy of `model` (in evaluation mode) to search on, and what was done to it, in words."""
     search = copy.deepcopy(model).eval()
     done = ["parameters frozen"]
-    folded = [_fold_child(search, name) for name, _ in list(search.named_children())]
-    if any(folded):
-        done.append("batch norm folded")
+    for name, child in list(search.named_children()):
+        traced = _traced(child)
+        if traced is None:
+            continue
+        said = [
+            *(["batch norm folded"] if fold(traced) + fold_modules(traced) else []),
+            *(["max pooling before ReLU"] if pool_first(traced) else []),
+        ]
+        if said:
+            setattr(search, name, traced)
+            done.extend(said)
     for parameter in search.parameters():
         parameter.requires_grad_(False)
     if any(parameter.dim() == 4 for parameter in search.parameters()):
@@ -44,18 +61,49 @@ def search_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     return search, tuple(done)
 
 
-def _fold_child(parent: nn.Module, name: str) -> bool:
-    child = getattr(parent, name)
+def _traced(child: nn.Module) -> fx.GraphModule | None:
+    """The child as a graph; None where it has no form of one."""
     if isinstance(child, fx.GraphModule):
-        return fold(child) > 0
-    if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in child.modules()):
-        return False
+        return child
     try:
-        traced = fx.symbolic_trace(child)
+        return fx.symbolic_trace(child)
     except Exception:  # tracing runs the model's own code, which may raise anything; then it is left as it is
-        return False
-    setattr(parent, name, traced)
-    return fold_modules(traced) > 0
+        return None
+
+
+def pool_first(graph: fx.GraphModule) -> int:
+    """Let every ReLU wait for the max pooling that alone reads it; returns how many did.
+
+    max(relu(u)) = relu(max(u)), values and slopes bit for bit, and fewer numbers are clipped.
+    """
+    layers, count = dict(graph.named_modules()), 0
+
+    def does(node: fx.Node) -> object:
+        return type(layers[str(node.target)]) if node.op == "call_module" else node.target
+
+    for pool in list(graph.graph.nodes):
+        relu = pool.args[0] if pool.args else None
+        if does(pool) not in _POOLS or _indices(pool, layers) or not isinstance(relu, fx.Node) or does(relu) not in _RELUS:
+            continue
+        source = relu.args[0] if relu.args else None
+        if not isinstance(source, fx.Node) or len(relu.users) > 1 or len(source.users) > 1:  # a ReLU may work in place
+            continue
+        pool.replace_input_with(relu, source)
+        with graph.graph.inserting_after(pool):
+            later = graph.graph.node_copy(relu)
+        pool.replace_all_uses_with(later)
+        later.args = (pool, *relu.args[1:])
+        graph.graph.erase_node(relu)
+        count += 1
+    if count:
+        graph.recompile()
+    return count
+
+
+def _indices(pool: fx.Node, layers: dict[str, nn.Module]) -> bool:
+    """Whether the pooling tells where its largest numbers were, too."""
+    asked = pool.kwargs.get("return_indices") or len(pool.args) > 6
+    return bool(asked or getattr(layers.get(str(pool.target)), "return_indices", False))
 
 
 def fold_modules(graph: fx.GraphModule) -> int:

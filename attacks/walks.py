@@ -54,10 +54,15 @@ class Trail:
         """(B,) bool: some point has reached the goal."""
         return self.distance.isfinite()
 
+    @property
+    def inside(self) -> Tensor:
+        """(B,) bool: the nearest point lies in the ball."""
+        return self.found & (self.distance <= self.problem.ball.eps)
+
     def open(self, rows: Tensor) -> Tensor:
         """(N,) bool: which of `rows` (N,) may ask, and have a reason to."""
         may = self._spent[rows] < self._queries - self._back
-        return may & (self.distance[rows] > self.problem.ball.eps[rows]) if self.problem.stop else may
+        return may & ~self.inside[rows] if self.problem.stop else may
 
     def walking(self) -> Tensor:
         """(N,) int64: the rows that have begun and may go on."""
@@ -110,8 +115,7 @@ class Trail:
 
         Where the judge calls the nearest point by its old name, points a little further out take its place.
         """
-        ball, distance = self.problem.ball, self.distance
-        won = distance <= ball.eps
+        ball, distance, won = self.problem.ball, self.distance, self.inside
         if self._quick is not None and not self.problem.stop:
             claimed = torch.nonzero(won).flatten()
             for stretch in (0.0, *_STRETCHES):
@@ -177,14 +181,14 @@ def approach(trail: Trail, rows: Tensor, x: Tensor, precision: float) -> Tensor:
     """
     space, best = pick(trail.space, rows), x
     high = space.distance(x)
-    low, slack = torch.zeros_like(high), precision * high
-    eps = trail.problem.ball.eps[rows]
+    low, eps = torch.zeros_like(high), trail.problem.ball.eps[rows]
     for _ in range(_HALVINGS):
+        vague = high - low > precision * high
         straddles = (low < eps) & (eps < high) if trail.problem.stop else low > high
-        at = torch.nonzero(((high - low > slack) | straddles) & trail.open(rows)).flatten()
+        at = torch.nonzero((vague | straddles) & trail.open(rows)).flatten()
         if not len(at):
             break
-        middle = torch.where(straddles & (high - low <= slack), eps, (low + high) / 2)
+        middle = torch.where(straddles & ~vague, eps, (low + high) / 2)
         radius = middle[at]
         nearer = pick(space, at).within(radius).project(x[at])
         reached = trail.ask(rows[at], nearer)

@@ -25,8 +25,10 @@ _LEAST = (1, 3, 6)
 """Some kernels change their ways for very small outputs: smallest windows to be tried."""
 _CALL = 10_000_000
 """Multiplications that take as long as sending another group of rows through the stages."""
-_WORTH = 100_000
-"""Multiplications saved on a row by a small window, below which the bookkeeping costs more."""
+_USUAL = 0.35
+"""Side of the windows that most of a random search asks for, as a fraction of the picture's."""
+_WORTH = 3_000_000
+"""Multiplications saved on a row by such a window, below which the bookkeeping costs more than it saves."""
 
 
 class Patch(NamedTuple):
@@ -63,13 +65,15 @@ def _formed(content: Tensor, *, interleaved: bool) -> Tensor:
 class Windows:
     """Scores of points that differ little from those asked before under the same name."""
 
-    def __init__(self, plan: Plan, like: Tensor, tile: int) -> None:
-        """`like` (B, …) is of the shape and type of the rows to come; at most `tile` of them are asked at once."""
-        self._plan = plan
-        self._x = like.new_zeros((tile, *like.shape[1:]))
+    def __init__(self, plan: Plan, like: Tensor, tile: int, granule: int) -> None:
+        """`like` (B, …) is of the shape and type of the rows to come; at most `tile` of them are asked at once.
+
+        What cannot be done by windows is done in multiples of `granule` rows.
+        """
+        self._plan, self._granule = plan, granule
         self._name = torch.zeros(tile, dtype=torch.int64)
         self._held = torch.zeros(tile, dtype=torch.bool)
-        self._base = torch.zeros_like(self._entry())
+        self._base = torch.zeros_like(self._entry(like.new_zeros((tile, *like.shape[1:]))))
         self._kept = [self._base.new_zeros((tile, *stage.padded, stage.channels)) for stage in plan.stages]
         self._best = self._base.new_zeros(tile)
         largest = max(self._base.shape[2:])
@@ -84,17 +88,16 @@ class Windows:
         The point of a row that is kept is the one of largest `worth(logits)` (B,): the next one should lie near it.
         """
         place, known = self._seat(name)
-        self._x = self._x.index_copy(0, place, x)
-        entry = self._entry()
-        top, left, size = (part[place] for part in self._changed(entry))
+        entry = self._entry(x)
+        top, left, size = self._changed(entry, place)
         size = self._grouped(torch.where(known, size, max(self._base.shape[2:])))
         groups = [self._through(entry, place, top, left, size == extent, extent) for extent in sorted(set(size.tolist()))]
         last = self._plan.stages[-1]
-        out = self._kept[-1].clone()
-        for patches in groups:
-            _write(out, last, patches[-1])
+        out = self._kept[-1].index_select(0, torch.cat((place, place[:1].expand(-len(place) % self._granule))))
+        for rows, patches in groups:
+            _write(out, last, patches[-1]._replace(slot=rows))
         image = _formed(out, interleaved=last.interleaved)
-        logits = play(self._plan.end, {self._plan.exit: image}, self._plan.result)[place]
+        logits = play(self._plan.end, {self._plan.exit: image}, self._plan.result)[: len(x)]
         value = worth(logits)
         better = (value > self._best[place]) | ~known
         self._best[place] = torch.where(better, value, self._best[place])
@@ -112,24 +115,24 @@ class Windows:
         self._held = torch.zeros_like(self._held).index_fill_(0, place, True)
         return place, known
 
-    def _entry(self) -> Tensor:
+    def _entry(self, x: Tensor) -> Tensor:
         """What the first convolution is given, as far as it is looked at."""
         height, width = self._plan.stages[0].size
-        return play(self._plan.start, {0: self._x}, self._plan.entry)[:, :, :height, :width]
+        return play(self._plan.start, {0: x}, self._plan.entry)[:, :, :height, :width]
 
-    def _keep(self, groups: list[list[Patch]], rows: Tensor) -> None:
-        """What was computed becomes what is kept, in these rows (tile,) bool."""
-        for patches in groups:
-            chosen = torch.nonzero(rows[patches[0].slot]).flatten()
+    def _keep(self, groups: list[tuple[Tensor, list[Patch]]], slots: Tensor) -> None:
+        """What was computed becomes what is kept, in these slots (tile,) bool."""
+        for _, patches in groups:
+            chosen = torch.nonzero(slots[patches[0].slot]).flatten()
             parts = [pick(patch, chosen) for patch in patches] if len(chosen) else []
             for kept, stage, part in zip(self._kept, self._plan.stages, parts, strict=False):
                 _write(kept, stage, part)
             if parts:
                 self._base.permute(0, 2, 3, 1)[_place(parts[0])] = parts[0].content
 
-    def _changed(self, entry: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(tile,) each: upper left corner and side of the square that holds all that differs from what is kept."""
-        apart = (entry - self._base).abs_().amax(1)
+    def _changed(self, entry: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,) each: upper left corner and side of the square that holds all that differs from what is kept."""
+        apart = (entry - self._base[place]).abs_().amax(1)
         first, extent = [], []
         for axis in (2, 1):
             marked = apart.amax(axis) != 0
@@ -149,18 +152,18 @@ class Windows:
         bounds = torch.tensor([*ends, int(found[-1])])
         return bounds[torch.bucketize(side, bounds)]
 
-    def _through(self, entry: Tensor, place: Tensor, top: Tensor, left: Tensor, chosen: Tensor, extent: int) -> list[Patch]:
-        """The windows of some rows, from the first picture to the last."""
+    def _through(self, entry: Tensor, place: Tensor, top: Tensor, left: Tensor, chosen: Tensor, extent: int) -> tuple[Tensor, list[Patch]]:
+        """Some rows, and their windows from the first picture to the last."""
         rows = torch.nonzero(chosen).flatten()
         rows = rows if len(rows) > 1 else rows.repeat(2)  # libraries compute a row that is alone in another way
         size = self._plan.stages[0].size
         tall, wide = min(extent, size[0]), min(extent, size[1])
         corner = top[rows].clamp(max=size[0] - tall), left[rows].clamp(max=size[1] - wide)
         patch = Patch(place[rows], *corner, entry.new_empty((len(rows), tall, wide, 1)))
-        patches = [patch._replace(content=_look(entry, patch))]
+        patches = [patch._replace(content=_look(entry, patch._replace(slot=rows)))]
         for stage, kept in zip(self._plan.stages[:-1], self._kept, strict=False):
             patches.append(_step(stage, kept, patches[-1]))
-        return patches
+        return rows, patches
 
 
 def _place(patch: Patch) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,7 +197,7 @@ def _step(stage: Stage, kept: Tensor, patch: Patch) -> Patch:
     return Patch(patch.slot, rows.outputs[patch.top], columns.outputs[patch.left], image.permute(0, 2, 3, 1))
 
 
-def plan(model: nn.Module, like: Tensor, tile: int) -> Plan | None:
+def plan(model: nn.Module, like: Tensor, tile: int, granule: int) -> Plan | None:
     """How to compute `model` by windows, on rows shaped as `like` (B, …); None where it cannot be, or is not worth it.
 
     On a CPU only. It is tried on random pictures: unless every score is that of a full pass bit for bit, there is no plan.
@@ -204,20 +207,23 @@ def plan(model: nn.Module, like: Tensor, tile: int) -> Plan | None:
     x = random.uniforms(random.keys(0, torch.arange(tile)), tuple(like.shape[1:])).to(like.dtype)
     tape = record(model, x)
     made = tape and divided(tape)
-    if made is None or made.cost(max(made.stages[0].size)) - made.cost(3) < _WORTH:
+    if made is None:
+        return None
+    side = max(made.stages[0].size)
+    if made.cost(side) - made.cost(round(_USUAL * side)) < _WORTH:
         return None
     sizes = (made._replace(least=least) for least in _LEAST)
     try:
-        return next((sized for sized in sizes if _agrees(sized, model, x)), None)
+        return next((sized for sized in sizes if _agrees(sized, model, x, granule)), None)
     except RuntimeError:  # a step that a model takes with the whole may be one that nobody can take with a part
         return None
 
 
-def _agrees(made: Plan, model: nn.Module, x: Tensor) -> bool:
+def _agrees(made: Plan, model: nn.Module, x: Tensor, granule: int) -> bool:
     """Walk through random windows of every size, in all rows and in few, and compare with full passes."""
     seen, tile = picture(tuple(x.shape[1:])), len(x)
     rows, current = torch.arange(tile), x
-    looks = [(rows[:count].flip(0), Windows(made, x, tile)) for count in (tile, 3, 1)]
+    looks = [(rows[:count].flip(0), Windows(made, x, tile, granule)) for count in (tile, 3, 1)]
     largest = max(seen.height, seen.width)
     for turn, side in enumerate([size for size in _SIZES for _ in range(2) if size < largest] + [largest]):
         draws = random.uniforms(random.keys(1 + turn, rows), (2 + x[0].numel(),))

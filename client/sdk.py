@@ -5,7 +5,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ import httpx2
 from pydantic import TypeAdapter
 
 from sparring.contract.endpoints import AnyEndpoint
+from sparring.contract.gates import Accepting, BaselineInfo, GateInfo, GateLine, GateRun
 from sparring.contract.jobs import AnyJob
 from sparring.contract.report import Report
 from sparring.contract.resources import (
@@ -34,6 +35,7 @@ from sparring.contract.resources import (
 from sparring.contract.retrained import REPORT, RetrainReport
 from sparring.contract.specs import DataSpec, ModelReading, ModelSpec
 from sparring.contract.states import FINAL, State
+from sparring.contract.verdict import Baseline
 from sparring.errors import ServiceAway, UsageProblem
 from sparring.wire import Wire, messages
 
@@ -264,6 +266,53 @@ class Jobs:
         return _download(self._wire, f"/v1/jobs/{_part(job_id)}/artifacts/{_part(name)}", dest)
 
 
+class Gates:
+    """Gates that were run on models of the project."""
+
+    _info = TypeAdapter(GateInfo)
+    _page = TypeAdapter(Page[GateLine])
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def add(self, run: GateRun) -> GateInfo:
+        """Keep a verdict with the policy it was held against."""
+        headers = {"Content-Type": "application/json"}
+        return self._wire.ask(self._info, "POST", "/v1/gates", headers=headers, content=run.model_dump_json())
+
+    def list(self, *, name: str | None = None) -> Iterator[GateLine]:
+        """All of them, the newest first; of models of one name if asked."""
+        return _pages(self._wire, self._page, "/v1/gates", name=name)
+
+    def get(self, gate_id: str) -> GateInfo:
+        """Verdict and policy of one."""
+        return self._wire.ask(self._info, "GET", f"/v1/gates/{_part(gate_id)}")
+
+
+class KeptBaselines:
+    """Baselines that the service keeps."""
+
+    _info = TypeAdapter(BaselineInfo)
+    _page = TypeAdapter(Page[BaselineInfo])
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def accept(self, baselines: Sequence[Baseline]) -> tuple[BaselineInfo, ...]:
+        """Put them in the places of those of the same keys."""
+        headers = {"Content-Type": "application/json"}
+        content = Accepting(baselines=tuple(baselines)).model_dump_json()
+        return self._wire.ask(TypeAdapter(tuple[BaselineInfo, ...]), "PUT", "/v1/baselines", headers=headers, content=content)
+
+    def list(self, *, branch: str | None = None, model: str | None = None, data: str | None = None) -> Iterator[BaselineInfo]:
+        """All of them, the last accepted first; of one branch, model name or digest of the data if asked."""
+        return _pages(self._wire, self._page, "/v1/baselines", branch=branch, model=model, data=data)
+
+    def get(self, baseline_id: str) -> BaselineInfo:
+        """One of them."""
+        return self._wire.ask(self._info, "GET", f"/v1/baselines/{_part(baseline_id)}")
+
+
 class Keys:
     """API keys of the project."""
 
@@ -302,6 +351,8 @@ class Client:
             wire, "/v1/datasets", TypeAdapter(DatasetInfo), TypeAdapter(Page[DatasetInfo])
         )
         self.jobs = Jobs(wire)
+        self.gates = Gates(wire)
+        self.baselines = KeptBaselines(wire)
         self.keys = Keys(wire)
 
     def attacks(self) -> tuple[AttackInfo, ...]:

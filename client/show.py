@@ -89,8 +89,8 @@ def report(found: Report) -> None:
     """A report on stdout: a headline for each threat, warnings, a table of attacks for each threat."""
     for result in found.threats:
         console().print(Text(text.headline(result, found.clean), style="bold"), soft_wrap=True)
-    for level in dict.fromkeys(result.trust.level for result in found.threats):
-        tell(text.TRUST[level])
+    for believed in dict.fromkeys(text.trust_text(result.trust) for result in found.threats):
+        tell(believed)
     if not found.data.labelled:
         tell(text.UNLABELLED)
     if suite := text.suite_text(found):

@@ -11,3 +11,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63), NotBool]
 Rows = Annotated[int, Field(ge=1), NotBool]
 Where = Literal["auto", "cpu", "gpu"]
 """`auto`: a GPU worker when one is alive, else any."""
+Ident = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
+"""A letter or digit, then letters, digits and `_ . -`, at most 64 characters."""
+Share = Annotated[float, Field(ge=0, le=1), NotBool]
+"""A fraction of the rows."""
+Samples = Annotated[int, Field(ge=1), NotBool]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

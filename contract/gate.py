@@ -7,24 +7,20 @@ from pydantic import BeforeValidator, Discriminator, Field, ValidationError, mod
 
 from sparring.contract.attacks import AttackSpec, Knowledge, SuiteName
 from sparring.contract.base import Frozen
+from sparring.contract.early import Early
 from sparring.contract.endpoints import Budget
-from sparring.contract.fields import Rows, Seconds, Seed, Where
+from sparring.contract.fields import Ident, Rows, Samples, Seconds, Seed, Share, Where
 from sparring.contract.jobs import Evaluate
 from sparring.contract.quantity import Listed, NotBool, NotEmpty
-from sparring.contract.refs import Ref
+from sparring.contract.refs import JobRef, Ref
 from sparring.contract.resources import Name
 from sparring.contract.specs import DataSpec, ModelReading
 from sparring.contract.threat import Threat
 
-Ident = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
-"""A letter or digit, then letters, digits and `_ . -`, at most 64 characters."""
 Branch = Annotated[str, Field(pattern=r"^[\w./+\-]{1,200}$")]
 File = Annotated[str, Field(min_length=1, max_length=1000)]
 """A path, relative to the folder of the policy."""
 Words = Annotated[str, Field(min_length=1, max_length=500)]
-Share = Annotated[float, Field(ge=0, le=1), NotBool]
-"""A fraction of the rows."""
-Samples = Annotated[int, Field(ge=1), NotBool]
 TrustLevel = Literal["suspect", "unchecked", "reliable"]
 
 _ANY = "0" * 64
@@ -78,6 +74,12 @@ class Settings(Frozen):
     cascade: bool | None = None
     skip_proved: bool | None = None
     """Prove rows robust by sound bounds where the model has any; rules on `certified` need it."""
+    stop: Literal["full", "early"] | None = None
+    """`early`: end as soon as every rule on `clean` and `robust` is decided; rules on `worst_class`, `certified` and `queries` need
+    every row, and with one of them the evaluation runs in full."""
+    replay: Annotated[tuple[JobRef, ...], Field(max_length=20), Listed] | None = None
+    """Earlier evaluations of the same data whose broken rows are tried first; none unless given, so that the verdict depends on
+    nothing but the policy and what it names."""
     budget: Budget | None = None
     timeout: Seconds | None = None
     device: Where | None = None
@@ -224,6 +226,8 @@ class Policy(Frozen):
                 raise ValueError(f"rules.{at}.threat: there is no threat {threat_of(rule)!r} (there are {', '.join(self.threats)})")
             if rule.metric == "certified" and not self.evaluate.skip_proved:
                 raise ValueError(f"rules.{at}.metric: nothing is proved unless evaluate says skip_proved: true")
+        if self.evaluate.stop == "early" and not any(isinstance(rule, AccuracyRule) for rule in self.rules):
+            raise ValueError("evaluate.stop: no rule on clean or robust is there to be decided early; leave it out")
         rules = {rule.id: rule for rule in self.rules}
         for at, waiver in enumerate(self.waivers):
             if unknown := [name for name in waiver.scope if name not in rules]:
@@ -237,9 +241,10 @@ class Policy(Frozen):
             raise ValueError(f"evaluate: {'; '.join(fault.replace('Value error, ', '') for fault in faults)}") from None
         return self
 
-    def job(self, model: str, data: str) -> Evaluate:
-        """The evaluation, of uploads by id or sha256."""
-        given = {name: getattr(self.evaluate, name) for name in self.evaluate.model_fields_set}
+    def job(self, model: str, data: str, stop: Literal["full"] | Early = "full") -> Evaluate:
+        """The evaluation, of uploads by id or sha256; `stop` says when it ends."""
+        given = {name: getattr(self.evaluate, name) for name in self.evaluate.model_fields_set} | {"stop": stop}
+        given["replay"] = self.evaluate.replay or ()
         settings = {name: value for name, value in given.items() if value is not None}
         return Evaluate(model=model, data=data, threats=tuple(self.threats.values()), **settings)
 

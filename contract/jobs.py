@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, TypeAdapter, model_validator
 
 from sparring.contract.attacks import (
     ACCESSES,
@@ -15,6 +15,7 @@ from sparring.contract.attacks import (
     AttackSpec,
     Knowledge,
     Noise,
+    Replay,
     Substitute,
     SuiteName,
     Transfer,
@@ -22,10 +23,11 @@ from sparring.contract.attacks import (
 from sparring.contract.base import Frozen, require_kind
 from sparring.contract.certificates import AnyCertificate, Certificate, LinearBounds
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
+from sparring.contract.early import Early
 from sparring.contract.endpoints import AnyEndpoint, Budget
 from sparring.contract.fields import Rows, Seconds, Seed, Where
 from sparring.contract.quantity import Listed, NotEmpty
-from sparring.contract.refs import Need, Ref
+from sparring.contract.refs import JobRef, Need, Ref
 from sparring.contract.retrain import Retrain
 from sparring.contract.threat import Norm, Threat
 
@@ -62,6 +64,19 @@ def _needs(training: Ref | None, attacks: Iterable[tuple[str, AttackSpec]]) -> d
     return found
 
 
+def _stop_given(given: Any) -> Any:
+    if isinstance(given, str) and given != "full":
+        raise ValueError("must be 'full', or of kind early with its questions, which `sparring gate` makes from the rules of a policy")
+    return given
+
+
+Stop = Annotated[
+    Annotated[Literal["full"], Tag("full")] | Annotated[Early, Tag("early")],
+    Discriminator(lambda given: "full" if isinstance(given, str) else "early"),
+    BeforeValidator(_stop_given),
+]
+
+
 class Evaluate(Frozen):
     """How robust is this model on this data?"""
 
@@ -94,8 +109,11 @@ class Evaluate(Frozen):
 
     With `smoothing` it is the smoothed model that is certified and attacked, the noise averaged over (EOT).
     """
-    stop: Literal["full"] = "full"
-    """When to leave a row: `full` tries every attack on every row that was right, so that each attack has a figure of its own."""
+    stop: Stop = "full"
+    """When to end: `full` evaluates every row; `early` as many as it takes to answer the questions that it carries."""
+    replay: Annotated[tuple[JobRef, ...], Field(max_length=20), Listed] | None = None
+    """Evaluations of the same data whose broken rows are tried first. Unless given, the service names the newest one of each version
+    that the model comes from, if there are any; with an empty list nothing is replayed."""
     budget: Budget | None = None
     """How much may be asked of an endpoint, 100,000 rows unless given; for models that are endpoints only."""
     timeout: Seconds = 6 * 3600
@@ -125,15 +143,20 @@ class Evaluate(Frozen):
             if corruption in self.corruptions[:at]:
                 raise ValueError(f"corruptions.{at}: {corruption} is listed twice")
         for at, attack in enumerate(self.attacks):
+            if isinstance(attack, Replay):
+                raise ValueError(f"attacks.{at}: replay is not listed: name the evaluations in the job's own `replay`")
             if attack.knowledge not in self.knowledge:
                 raise ValueError(f"attacks.{at}: {attack.kind} needs {attack.knowledge}-box knowledge, which the job does not grant")
             for threat in self.threats:
                 _fits(attack, threat, f"attacks.{at}")
         for at, threat in enumerate(self.threats):
-            if not self.against(threat):
-                covered = ", ".join(norm for norm in get_args(Norm) if self.against(Threat(norm=norm, eps=0)))
+            if not self._searching(threat):
+                covered = ", ".join(norm for norm in get_args(Norm) if self._searching(Threat(norm=norm, eps=0)))
                 what = f"no attack of the suite is defined for norm {threat.norm} with this knowledge"
                 raise ValueError(f"threats.{at}: {what} (it covers {covered or 'nothing'})")
+        for at, question in enumerate(self.stop.questions if isinstance(self.stop, Early) else ()):
+            if question.threat is not None and question.threat >= len(self.threats):
+                raise ValueError(f"stop.questions.{at}.threat: there is no threat {question.threat}: they are numbered from 0")
         return self
 
     @property
@@ -143,6 +166,10 @@ class Evaluate(Frozen):
 
     def against(self, threat: Threat) -> tuple[AttackSpec, ...]:
         """The attacks that are run against one threat, in their order."""
+        past = (Replay(jobs=self.replay),) if self.replay and "black" in self.knowledge else ()
+        return (*past, *self._searching(threat))
+
+    def _searching(self, threat: Threat) -> tuple[AttackSpec, ...]:
         if self.attacks:
             return self.attacks
         _, attacks = SUITES[self.suite or "quick"]

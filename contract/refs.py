@@ -7,6 +7,9 @@ from pydantic import Field
 Ref = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$|^(mdl|dat)_[0-9a-z]{20}$")]
 """An id (`mdl_…`, `dat_…`) or the sha256 of what was uploaded; with a sha256 the newest upload of those bytes is meant."""
 
+JobRef = Annotated[str, Field(pattern=r"^job_[0-9a-z]{20}$")]
+"""The id of a job."""
+
 
 class Need(NamedTuple):
     """An upload that a job needs beside its model and its data."""

@@ -10,12 +10,13 @@ from pydantic import Field, JsonValue, model_validator
 from sparring.contract.attacks import AttackSpec, Knowledge
 from sparring.contract.base import Frozen
 from sparring.contract.corruptions import SEVERITIES, CorruptionName
+from sparring.contract.early import Stopped
+from sparring.contract.fields import Sha256
 from sparring.contract.jobs import AttackJob
 from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
 from sparring.contract.threat import Norm, Threat
 
 Count = Annotated[int, Field(ge=0)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ROW_COLUMNS = (
     *("row", "label", "clean_prediction", "norm", "eps", "broken", "broken_by", "prediction", "distance", "queries"),
     *("white", "gray", "black"),
@@ -65,11 +66,44 @@ class Finding(Frozen):
     evidence: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+CheckState = Literal["passed", "flagged", "left_out", "not_applicable"]
+
+
+class Check(Frozen):
+    """One look at whether a number may be believed. What passed showed no sign; that proves nothing."""
+
+    code: str
+    """Stable: `gradient_absent`, `weaker_attacker_wins`, `not_converged` …; a warning of the same code tells the same."""
+    state: CheckState
+    level: Literal["suspect", "invalid"] | None = None
+    """What a flag makes of the number; absent unless flagged."""
+    message: str
+    """What was seen; or why nothing was looked at."""
+    hint: str = ""
+    """What a flag means, and what to do."""
+    evidence: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _flagged_at_a_level(self) -> "Check":
+        if (self.state == "flagged") != (self.level is not None):
+            raise ValueError("a check has a level if, and only if, it is flagged")
+        return self
+
+
 class Trust(Frozen):
     """How far the number of one threat may be believed, with the evidence."""
 
     level: Literal["reliable", "unchecked", "suspect", "invalid"] = "unchecked"
+    """`reliable`: every check ran and none found a sign. `unchecked`: none found a sign, but some were left out."""
     evidence: tuple[Finding, ...] = ()
+    """What speaks against the number."""
+    checks: tuple[Check, ...] = ()
+    """All that were thought of, in their order; none where nothing was checked."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Codes of the checks that were left out."""
+        return tuple(check.code for check in self.checks if check.state == "left_out")
 
 
 class SurrogateResult(Frozen):
@@ -251,6 +285,11 @@ class Cost(Frozen):
     """Rows put to the endpoint, in all attempts of the job; absent where the model is a file."""
     sent: Count | None = None
     """Requests sent to it, repeated ones included."""
+    check_forwards: Count = 0
+    """Rows passed forward in checks of trust, beside those above."""
+    check_backwards: Count = 0
+    check_seconds: float = 0.0
+    """Process seconds in them, summed over processes."""
 
 
 class Provenance(Frozen):
@@ -267,7 +306,12 @@ class Provenance(Frozen):
     threads: Count
     """Threads of each process."""
     tile: Count
-    """Rows of every pass; the last one is padded."""
+    """Rows of a full pass."""
+    granule: Count = 0
+    """Shorter passes are padded to a multiple of so many rows; as many as the tile unless results were bit-equal (probed on this model).
+
+    0 in reports of versions that did not tell.
+    """
     rows_independent: bool
     """A row's results were bit-equal whatever its neighbours, slot and order (probed on this model)."""
     environment: dict[str, str]
@@ -298,6 +342,8 @@ class Report(Frozen):
     curve: tuple[CurvePoint, ...]
     minimal: tuple[MinimalResult, ...] = ()
     corruptions: tuple[CorruptionResult, ...] = ()
+    stopped: Stopped | None = None
+    """How it ended, where it was to end early: all figures are of the rows evaluated."""
     warnings: tuple[Finding, ...] = ()
     cost: Cost
     provenance: Provenance

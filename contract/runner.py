@@ -10,12 +10,24 @@ from sparring.contract.jobs import AttackJob
 from sparring.contract.resources import DatasetInfo, ModelInfo
 from sparring.contract.retrain import Retrain
 from sparring.contract.states import Progress, Reason
+from sparring.contract.threat import Threat
 
 
 class Other(Frozen):
     """Something else the job needs."""
 
     info: ModelInfo | DatasetInfo
+    path: str
+    """The verified blob, read-only."""
+
+
+class Earlier(Frozen):
+    """What an earlier evaluation of the same data kept of its broken rows."""
+
+    job: str
+    threats: tuple[Threat, ...]
+    """Which the file counts."""
+    sha256: str
     path: str
     """The verified blob, read-only."""
 
@@ -41,6 +53,8 @@ class Order(Provisions):
 
     kind: Literal["order"] = "order"
     job: AttackJob
+    earlier: tuple[Earlier, ...] = ()
+    """Of the evaluations that are replayed."""
 
 
 class TrainingOrder(Provisions):

@@ -3,15 +3,17 @@
 import hashlib
 from collections.abc import Iterable
 from datetime import date, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter
 
 from sparring.contract.attacks import SUITES, Knowledge
 from sparring.contract.base import Frozen
-from sparring.contract.gate import Branch, Ident
+from sparring.contract.early import Stood
+from sparring.contract.fields import Ident, Sha256
+from sparring.contract.gate import Branch
 from sparring.contract.jobs import Evaluate
-from sparring.contract.report import Count, Finding, Report, Sha256
+from sparring.contract.report import Count, Finding, Report
 from sparring.contract.resources import Name
 from sparring.contract.threat import Norm, Threat
 
@@ -78,35 +80,11 @@ class BaselineKey(Frozen):
     """Version of the suite; empty for the accuracy on the rows as they are."""
 
 
-class Baseline(Frozen):
+class Baseline(Stood):
     """What became of every row when it was accepted."""
 
     key: BaselineKey
-    sha256: Sha256
-    """Of the model."""
-    rows: Annotated[int, Field(ge=1, le=100_000_000)]
-    right: Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
-    """A bit for each row from the first, in hexadecimal, the first row's the highest: 1 where it was right, or stood."""
     accepted: datetime
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if len(self.right) != -(-self.rows // 4):
-            raise ValueError(f"right has {len(self.right)} digits, but {self.rows} rows need {-(-self.rows // 4)}")
-        return self
-
-    @property
-    def stood(self) -> tuple[bool, ...]:
-        """Row by row."""
-        bits = f"{int(self.right, 16):0{4 * len(self.right)}b}"
-        return tuple(bit == "1" for bit in bits[: self.rows])
-
-
-def packed(stood: Iterable[bool]) -> str:
-    """A bit for each row, as `Baseline.right` holds them."""
-    bits = "".join("1" if each else "0" for each in stood)
-    bits += "0" * (-len(bits) % 4)
-    return f"{int(bits, 2):0{len(bits) // 4}x}"
 
 
 class Baselines(Frozen):

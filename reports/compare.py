@@ -45,6 +45,8 @@ def compared(before: Told, after: Told) -> tuple[Compared, ...]:
         Incomparable: data, rows, attacks or threats are not the same in both.
     """
     _check_alike(before.report, after.report)
+    if before.rows[0].rows != after.rows[0].rows:
+        raise Incomparable("rows: they are not the same ones of the data, since one ended early")
     pairs = [("clean", before.rows[0].right, after.rows[0].right)]
     theirs = [threat_identity(after.report, result.threat) for result in after.report.threats]
     for at, result in enumerate(before.report.threats):

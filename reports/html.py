@@ -17,9 +17,9 @@ FOLDED = 20
 """Classes above which their table is folded away."""
 _SAID = (
     *("rate", "interval", "percent", "number", "fraction", "figure", "duration"),
-    *("threat_text", "trust_text", "evidence_text", "own_evidence", "proved_text", "suite_text"),
+    *("threat_text", "trust_text", "evidence_text", "own_evidence", "proved_text", "suite_text", "check_name", "check_state"),
 )
-_KNOWN = ("settings_text", "eps_text", "level_table", "remarks", "ASKING", "CASCADE", "CORRUPTED", "MINIMAL", "UNLABELLED")
+_KNOWN = ("settings_text", "eps_text", "level_table", "remarks", "ASKING", "CASCADE", "CHECKED", "CORRUPTED", "MINIMAL", "UNLABELLED")
 
 
 class Picture(NamedTuple):
@@ -98,5 +98,6 @@ def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
             cascaded=text.cascaded(report),
             words=text.attack_words(report),
             corruptions=text.corruption_table(report),
+            checks=text.checks(report),
         )
     )

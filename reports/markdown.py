@@ -50,8 +50,8 @@ def _result(report: Report) -> str:
         )
         for r in report.threats
     ]
-    levels = dict.fromkeys(r.trust.level for r in report.threats)
-    return "\n\n".join([tabled(head, rows), *(text.TRUST[level] for level in levels), *([] if report.data.labelled else [text.UNLABELLED])])
+    levels = dict.fromkeys(text.trust_text(r.trust) for r in report.threats)
+    return "\n\n".join([tabled(head, rows), *levels, *([] if report.data.labelled else [text.UNLABELLED])])
 
 
 def _attacks(result: ThreatResult, report: Report) -> str:
@@ -134,6 +134,14 @@ def _classes(report: Report) -> str:
     return tabled(head, rows)
 
 
+def _checks(report: Report) -> str:
+    parts = [text.CHECKED]
+    for title, found in text.checks(report):
+        rows = ((text.check_name(check.code), text.check_state(check), escape(check.message)) for check in found)
+        parts += [f"### Checks {escape(title)}", tabled(("Check", "Found", "What was seen"), rows)]
+    return "\n\n".join(parts)
+
+
 def _facts(report: Report) -> str:
     model, data, cost, run = report.model, report.data, report.cost, report.provenance
     parameters = f"{text.number(model.parameters)} parameters" if model.spec.endpoint is None else model.spec.endpoint.address
@@ -173,6 +181,8 @@ def markdown(report: Report) -> str:
         parts += ["## Queries", _asking(report)]
     if report.corruptions:
         parts += ["## Common corruptions", _corruptions(report)]
+    if text.checks(report):
+        parts += ["## Checks", _checks(report)]
     if any(r.classes for r in report.threats):
         parts += ["## Classes", _classes(report)]
     parts += ["## Facts", _facts(report), "## Run it again", fenced(text.command(report), "sh")]

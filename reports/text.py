@@ -15,6 +15,7 @@ from sparring.contract.corruptions import CORRUPTIONS, SEVERITIES
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import (
     AttackResult,
+    Check,
     Cost,
     CurvePoint,
     Finding,
@@ -31,12 +32,12 @@ from sparring.contract.threat import Norm, Threat
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 TRUST = {
-    "reliable": "Reliable: the masking checks found nothing that speaks against this number.",
+    "reliable": "Reliable: every check was run, and none found a sign that this number is too high. That is no proof.",
     "unchecked": (
-        "Unchecked: no masking checks were run beyond the preflight. A model that hides its gradients would look better here than it is."
+        "Unchecked: no sign was found, but checks were left out. A model that hides its gradients may look better here than it is."
     ),
-    "suspect": "Suspect: a warning of this report speaks against this number; settle it before you believe the number.",
-    "invalid": "Invalid: a masking check failed; this number must not be used.",
+    "suspect": "Suspect: what stands here speaks against this number; settle it before you believe the number.",
+    "invalid": "Invalid: a check failed that makes this number worthless; it must not be used.",
 }
 """What each level of trust means, in a sentence."""
 
@@ -115,8 +116,41 @@ def threat_text(threat: Threat) -> str:
 
 
 def trust_text(trust: Trust) -> str:
-    """The level of trust in a sentence."""
-    return TRUST[trust.level]
+    """The level of trust in a sentence or two, with the checks that were left out."""
+    named = ", ".join(map(check_name, trust.left_out))
+    return f"{TRUST[trust.level]} Left out: {named}." if named else TRUST[trust.level]
+
+
+def check_name(code: str) -> str:
+    """A check's code as words: `gradient absent`."""
+    return code.replace("_", " ")
+
+
+STATES = {"passed": "no sign found", "flagged": "flagged", "left_out": "left out", "not_applicable": "not applicable"}
+"""What each state of a check is called."""
+
+CHECKED = (
+    "A few rows, half of them among those that stood, were looked at again for signs that the number is too high. "
+    "A check that found no sign proves nothing; a flag says what to do."
+)
+"""What the table of checks means."""
+
+
+def check_state(check: Check) -> str:
+    """A check as the table says it: `no sign found`, `flagged: suspect`, `left out`."""
+    return f"flagged: {check.level}" if check.level else STATES[check.state]
+
+
+def checks(report: Report) -> tuple[tuple[str, tuple[Check, ...]], ...]:
+    """The checks under a title each: those that say the same under every threat, and what is left for each threat; none where none ran."""
+    every = [result.trust.checks for result in report.threats]
+    if not any(every):
+        return ()
+    if len(every) == 1:
+        return ((threat_text(report.threats[0].threat), every[0]),)
+    common = tuple(check for check in every[0] if all(check in other for other in every[1:]))
+    own = [(threat_text(result.threat), tuple(c for c in result.trust.checks if c not in common)) for result in report.threats]
+    return tuple((title, found) for title, found in (("under every threat", common), *own) if found)
 
 
 def headline(result: ThreatResult, clean: Score) -> str:
@@ -388,6 +422,8 @@ def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
         asked = ("all",) if job.corruptions == CORRUPTIONS else job.corruptions
         for corruption in asked:
             yield from ("--corruption", corruption)
+        for earlier in ("none",) if job.replay == () else job.replay or ():
+            yield from ("--replay", earlier)
         if job.precision != "exact":
             yield from ("--precision", job.precision)
     if job.training:

@@ -1,4 +1,4 @@
-"""The REST API as one application. It opens records and artifacts when it starts, and never a model."""
+"""The REST API and the pages as one application. It opens records and artifacts when it starts, and never a model."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,10 +8,12 @@ from fastapi.routing import APIRoute
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import sparring
-from sparring.service import auth, catalogue, datasets, events, health, jobs, keys, models, openapi, problems, reports
+from sparring.service import auth, catalogue, datasets, events, gates, health, jobs, keys, models, openapi, problems, reports
 from sparring.service.context import Context
 from sparring.service.liveness import Liveness
 from sparring.service.middleware import PlainErrors, RequestLog
+from sparring.service.sessions import Sessions, shared_secret
+from sparring.service.web import site
 from sparring.storage import database, queue
 from sparring.storage.artifacts import Folder
 from sparring.storage.settings import Settings
@@ -22,7 +24,7 @@ LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 def _v1() -> APIRouter:
     router = APIRouter(prefix="/v1", dependencies=[auth.required])
-    for part in (models, datasets, jobs, events, reports, catalogue, keys):
+    for part in (models, datasets, jobs, events, reports, catalogue, gates, keys):
         router.include_router(part.router)
     return router
 
@@ -34,7 +36,8 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine, redis = database.connect(settings.database), queue.connect(settings.redis_url, hasty=True)
-        app.state.context = Context(settings, engine, Folder(settings.artifacts), redis, Liveness(redis))
+        sessions = Sessions(shared_secret(settings.data))
+        app.state.context = Context(settings, engine, Folder(settings.artifacts), redis, Liveness(redis), sessions)
         try:
             yield
         finally:
@@ -60,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK, www_redirect=False)
     app.add_middleware(PlainErrors)
     app.add_middleware(RequestLog)
+    site.install(app)
     return app
 
 

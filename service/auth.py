@@ -16,7 +16,7 @@ from sparring.storage.tables import DEFAULT_PROJECT
 _bearer = HTTPBearer(auto_error=False, scheme_name="key", description="An API key: `Authorization: Bearer svc_…`")
 
 
-_WHERE = "`sparring up` prints its key, and keeps it in stack.json of its data folder; `sparring keys create NAME` makes another"
+WHERE = "`sparring up` prints its key, and keeps it in stack.json of its data folder; `sparring keys create NAME` makes another"
 
 
 class UnsafeSettings(ValueError):
@@ -40,11 +40,13 @@ def check(settings: Settings) -> None:
         )
 
 
-def _unauthorized(detail: str, hint: str) -> Exception:
+def unauthorized(detail: str, hint: str) -> Exception:
+    """401 with what to do about it."""
     return problem(401, "unauthorized", detail, hint=hint, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _same_origin(request: Request) -> bool:
+def same_origin(request: Request) -> bool:
+    """Whether no page of another site made the browser send this."""
     origin = request.headers.get("origin")
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
@@ -57,11 +59,11 @@ def _project(request: Request, context: Ctx, given: Annotated[HTTPAuthorizationC
     if given is not None:
         found = keys.verify(context.engine, given.credentials)
         if found is None:
-            raise _unauthorized("The API key is unknown, revoked or expired", _WHERE)
+            raise unauthorized("The API key is unknown, revoked or expired", WHERE)
         return found.project
     if not context.settings.anonymous:
-        raise _unauthorized("This needs an API key", f"Send Authorization: Bearer <key>. {_WHERE}")
-    if not _same_origin(request):
+        raise unauthorized("This needs an API key", f"Send Authorization: Bearer <key>. {WHERE}")
+    if not same_origin(request):
         raise problem(403, "foreign-origin", f"A page of {request.headers['origin']} may not call a server that asks for no key")
     return DEFAULT_PROJECT
 

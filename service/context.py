@@ -8,6 +8,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from sparring.service.liveness import Liveness
+from sparring.service.sessions import Sessions
 from sparring.storage.artifacts import Folder
 from sparring.storage.settings import Settings
 
@@ -25,6 +26,7 @@ class Context:
     redis: Redis
     """A hasty connection: a caller waits."""
     liveness: Liveness
+    sessions: Sessions
 
 
 def _context(request: Request) -> Context:

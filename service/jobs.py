@@ -32,7 +32,7 @@ class JobQuery(PageQuery):
     state: State | None = None
 
 
-def _noted(context: Context, job: JobInfo) -> JobInfo:
+def noted(context: Context, job: JobInfo) -> JobInfo:
     """The job, with what keeps it waiting if it is queued."""
     if job.state != "queued":
         return job
@@ -54,6 +54,14 @@ def _unknown(context: Context, project: str, job: Job, missing: Missing) -> Prob
     return invalid(*faults or [Fault("body", "", str(missing))], code="unknown-reference")
 
 
+def take_on(context: Context, project: str, job: Job, key: str | None) -> JobInfo:
+    """Accepts a job; 422 where something that it needs is not there."""
+    try:
+        return jobs.accept(context.engine, job, project=project, key=key)[0]
+    except Missing as missing:
+        raise _unknown(context, project, job, missing) from missing
+
+
 @router.post("", status_code=202, summary="Submit a job", max_body_size=MAX_BODY)
 def submit_job(
     context: Ctx,
@@ -67,10 +75,7 @@ def submit_job(
     Nobody asks the queue here: what may keep the job waiting is in the `note` of `GET /v1/jobs/{id}`.
     With an `Idempotency-Key` that was used for the same job before, answers with that job; for another job, 422.
     """
-    try:
-        accepted, _ = jobs.accept(context.engine, job, project=project, key=idempotency_key)
-    except Missing as missing:
-        raise _unknown(context, project, job, missing) from missing
+    accepted = take_on(context, project, job, idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{accepted.id}"
     return accepted
 
@@ -80,13 +85,13 @@ def list_jobs(context: Ctx, project: Project, query: Annotated[JobQuery, Query()
     """The newest first; of one idempotency key or in one state if asked."""
     page = jobs.list_jobs(context.engine, project, limit=query.limit, cursor=query.cursor, key=query.key, state=query.state)
     links.to_next(page)
-    return page.model_copy(update={"items": tuple(_noted(context, job) for job in page.items)})
+    return page.model_copy(update={"items": tuple(noted(context, job) for job in page.items)})
 
 
 @router.get("/{job_id}", summary="One job")
 def get_job(context: Ctx, project: Project, job_id: str) -> JobInfo:
     """Where it stands; `note` says what keeps a queued job waiting."""
-    return _noted(context, jobs.get(context.engine, project, job_id))
+    return noted(context, jobs.get(context.engine, project, job_id))
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job")

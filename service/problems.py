@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi_problem.error import Problem
 from fastapi_problem.handler import ExceptionHandler
+from pydantic import ValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -102,6 +103,12 @@ def _without_echoes(errors: Sequence[Any]) -> list[Any]:
     """Leaves out that a list is too short where that is only because its items are wrong."""
     places = [error["loc"] for error in errors]
     return [e for e in errors if e["type"] != "too_short" or not any(p[: len(e["loc"])] == e["loc"] for p in places if p != e["loc"])]
+
+
+def faults_of(error: ValidationError, body: Any) -> tuple[Fault, ...]:
+    """What the contract found wrong with a body."""
+    told = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False)[:MOST]]
+    return tuple(_fault(fault, body) for fault in _without_echoes(told))
 
 
 def _validation(_: ExceptionHandler, request: Request, error: RequestValidationError) -> Problem:

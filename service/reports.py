@@ -36,7 +36,8 @@ _IN_ANY = {**_IN_JSON, "content": {"text/html": _TEXT, "text/markdown": _TEXT}}
 _IN_CSV = {"content": {"text/csv": _TEXT}, "description": "One line per row and threat"}
 
 
-def _absent(job: JobInfo, name: str) -> Problem:
+def absent(job: JobInfo, name: str) -> Problem:
+    """Why a job has no such file: it has not ended, it failed, or it leaves none."""
     if job.state not in FINAL:
         hint = f"Follow it until it has ended: GET /v1/jobs/{job.id}/events, or sparring jobs watch {job.id}"
         return problem(409, "not-finished", f"{job.id} is {job.state}: there is no {name} yet", hint=hint)
@@ -48,12 +49,12 @@ def _absent(job: JobInfo, name: str) -> Problem:
     return problem(404, "not-found", f"{job.id} left no {name[:100]!r}", hint=f"It left {known}")
 
 
-def _send(context: Context, project: str, request: Request, job_id: str, name: str, *, shown: bool = False) -> Response:
+def send(context: Context, project: str, request: Request, job_id: str, name: str, *, shown: bool = False) -> Response:
     """An artifact by name: shown in a browser where that is safe and wanted, else saved. Raises 404 and 409."""
     job = jobs.get(context.engine, project, job_id)
     found = next((artifact for artifact in job.artifacts if artifact.name == name), None)
     if found is None:
-        raise _absent(job, name)
+        raise absent(job, name)
     suffix = name.rpartition(".")[2]
     media_type = MEDIA_TYPES.get(suffix, "application/octet-stream")
     headers = {**(HTML_POLICY if suffix == "html" else {}), "Vary": "Accept"}
@@ -80,61 +81,61 @@ def get_report(context: Ctx, project: Project, job_id: str, request: Request, ac
     name = preferred(accept)
     if name is None:
         raise problem(406, "not-acceptable", f"The report comes as {', '.join(FORMS)}, not as {accept[:200]}")
-    return _send(context, project, request, job_id, name, shown=True)
+    return send(context, project, request, job_id, name, shown=True)
 
 
 @router.get("/report.json", summary="The report as JSON", response_class=FileResponse, responses={200: _IN_JSON})
 def get_report_json(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """Counts with all that is needed to believe and to repeat them."""
-    return _send(context, project, request, job_id, "report.json", shown=True)
+    return send(context, project, request, job_id, "report.json", shown=True)
 
 
 @router.get("/report.html", summary="The report as a page", response_class=FileResponse, responses={200: _IN_HTML})
 def get_report_html(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """Self-contained, without scripts: it may be mailed, kept and printed."""
-    return _send(context, project, request, job_id, "report.html", shown=True)
+    return send(context, project, request, job_id, "report.html", shown=True)
 
 
 @router.get("/report.md", summary="The report as Markdown", response_class=FileResponse, responses={200: _IN_MARKDOWN})
 def get_report_md(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """For a job summary or a pull request."""
-    return _send(context, project, request, job_id, "report.md", shown=True)
+    return send(context, project, request, job_id, "report.md", shown=True)
 
 
 @router.get("/rows", summary="Row by row, as CSV", response_class=FileResponse, responses={200: _IN_CSV})
 def get_rows(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """One line per row and threat, misclassified rows included."""
-    return _send(context, project, request, job_id, "rows.csv")
+    return send(context, project, request, job_id, "rows.csv")
 
 
 @router.get("/rows.csv", summary="Row by row, as CSV", response_class=FileResponse, responses={200: _IN_CSV})
 def get_rows_csv(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """One line per row and threat, misclassified rows included."""
-    return _send(context, project, request, job_id, "rows.csv")
+    return send(context, project, request, job_id, "rows.csv")
 
 
 @router.get("/rows.parquet", summary="Row by row, as Parquet", response_class=FileResponse, responses={200: files.BINARY})
 def get_rows_parquet(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """The same columns as the CSV, typed."""
-    return _send(context, project, request, job_id, "rows.parquet")
+    return send(context, project, request, job_id, "rows.parquet")
 
 
 @router.get("/examples.npz", summary="The broken rows", response_class=FileResponse, responses={200: files.BINARY})
 def get_examples(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """`row`, `threat` (index in the report) and `x` of every broken row, in units and layout of the data."""
-    return _send(context, project, request, job_id, "examples.npz")
+    return send(context, project, request, job_id, "examples.npz")
 
 
 @router.get("/crafted.npz", summary="The crafted dataset", response_class=FileResponse, responses={200: files.BINARY})
 def get_crafted(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """Of a job that crafts: `x`, the strongest point found for every row, and its label `y`."""
-    return _send(context, project, request, job_id, "crafted.npz")
+    return send(context, project, request, job_id, "crafted.npz")
 
 
 @router.get("/test.npz", summary="The test rows", response_class=FileResponse, responses={200: files.BINARY})
 def get_test_rows(context: Ctx, project: Project, job_id: str, request: Request) -> Response:
     """Of a job that retrains: the rows that were held out and measured, for the next comparison."""
-    return _send(context, project, request, job_id, "test.npz")
+    return send(context, project, request, job_id, "test.npz")
 
 
 @router.get("/artifacts", summary="All artifacts")
@@ -146,4 +147,4 @@ def list_artifacts(context: Ctx, project: Project, job_id: str) -> tuple[Artifac
 @router.get("/artifacts/{name}", summary="Download an artifact", response_class=FileResponse, responses={200: files.BINARY})
 def get_artifact(context: Ctx, project: Project, job_id: str, name: str, request: Request) -> Response:
     """One file by name, such as `examples.npz`."""
-    return _send(context, project, request, job_id, name)
+    return send(context, project, request, job_id, name)

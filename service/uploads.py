@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
 from sparring.contract.base import Frozen
-from sparring.contract.report import Sha256
+from sparring.contract.fields import Sha256
 from sparring.service.context import Context
 from sparring.service.problems import Fault, invalid, problem
 from sparring.storage.artifacts import Blob
@@ -58,18 +58,19 @@ def _check_headers(request: Request, limit: int) -> None:
         raise problem(415, "unsupported-media-type", "The body must be the file itself, not a form", hint=hint)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
 
 
-def _too_large(limit: int) -> Exception:
+def too_large(limit: int) -> Exception:
+    """413 for an upload of more than `limit` bytes."""
     return problem(
         413, "too-large", f"The upload is larger than {limit} bytes", hint="Raise SPARRING_MAX_UPLOAD on the server if it should be taken"
     )
 
 
-async def _chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body in pieces of about CHUNK bytes. Raises 413 beyond the limit, 408 when nothing comes any more."""
-    stream, gathered, total = request.stream(), bytearray(), 0
+async def _chunks(stream: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """A body in pieces of about CHUNK bytes. Raises 413 beyond the limit, 408 when nothing comes any more."""
+    gathered, total = bytearray(), 0
     while True:
         try:
             with anyio.fail_after(PATIENCE):
@@ -80,7 +81,7 @@ async def _chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
             break
         total += len(piece)
         if total > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         gathered += piece
         if len(gathered) >= CHUNK:
             yield bytes(gathered)
@@ -94,11 +95,15 @@ async def accept(request: Request, context: Context, sniff: Sniff[Format], sha25
 
     Raises 413, 415 or 422, and storage's DigestMismatch and Full; whatever is raised, nothing of the body stays.
     """
-    limit = context.settings.max_upload
-    _check_headers(request, limit)
-    head = b""
+    _check_headers(request, context.settings.max_upload)
+    return await keep(request.stream(), context, sniff, sha256)
+
+
+async def keep(stream: AsyncIterator[bytes], context: Context, sniff: Sniff[Format], sha256: str | None = None) -> tuple[Blob, Format]:
+    """Stores the bytes of a stream and tells their format. Raises as `accept` does, but for 415."""
+    limit, head = context.settings.max_upload, b""
     with await run_in_threadpool(context.folder.writer) as writer:
-        async for chunk in _chunks(request, limit):
+        async for chunk in _chunks(stream, limit):
             head = head or chunk[:HEAD]
             await run_in_threadpool(writer.write, chunk)
         if not head:

@@ -18,6 +18,7 @@ from sparring.storage.database import now, reading, writing
 from sparring.storage.events import record_progress, record_state
 from sparring.storage.jobs import CANCELLED
 from sparring.storage.outbox import announce, withdraw
+from sparring.storage.replays import Kept, kept
 from sparring.storage.tables import artifacts, datasets, inputs, jobs, models
 from sparring.storage.uploads import Made, add_made, dataset_info, model_info
 
@@ -37,6 +38,8 @@ class Claim(NamedTuple):
     """What else the job needs, by the name it has there."""
     ran: float
     """Seconds since the job was first taken after it was submitted or tried again by its user, by the database's clock."""
+    earlier: tuple[Kept, ...] = ()
+    """What is replayed."""
 
 
 def claim(engine: Engine, job_id: str, attempt: int, *, worker: str, lease: float) -> Claim | None:
@@ -53,7 +56,8 @@ def claim(engine: Engine, job_id: str, attempt: int, *, worker: str, lease: floa
         data = connection.execute(select(datasets).where(datasets.c.id == row["data_id"])).mappings().one()
         job, others = JOB.validate_json(row["body"]), _others(connection, job_id)
         told = model_info(connection, model), dataset_info(connection, data)
-        return Claim(job_id, attempt, row["project_id"], job, *told, others, max(0.0, row["ran"]))
+        past = kept(connection, row["project_id"], (job.kind == "evaluate" and job.replay) or (), told[1].sha256)
+        return Claim(job_id, attempt, row["project_id"], job, *told, others, max(0.0, row["ran"]), past)
 
 
 def _others(connection: Connection, job_id: str) -> dict[str, ModelInfo | DatasetInfo]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, Engine, RowMapping, null, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, null, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.engine import MappingResult
 
-from sparring.contract.jobs import JOB, Job, misfit
+from sparring.contract.jobs import JOB, Evaluate, Job, misfit
 from sparring.contract.queue import QUEUES
 from sparring.contract.resources import ArtifactInfo, JobInfo, Page
 from sparring.contract.states import FINAL, Progress, Reason, State
@@ -17,6 +17,7 @@ from sparring.storage.events import record_state
 from sparring.storage.ids import new_id
 from sparring.storage.outbox import announce, withdraw
 from sparring.storage.pages import moment, page
+from sparring.storage.replays import resolved
 from sparring.storage.tables import DEFAULT_PROJECT, jobs
 from sparring.storage.uploads import find_dataset, find_model, made_by
 
@@ -36,6 +37,7 @@ def accept(engine: Engine, job: Job, *, project: str = DEFAULT_PROJECT, key: str
         model, data = find_model(connection, project, job.model), find_dataset(connection, project, job.data)
         if found := misfit(job, model.spec.endpoint):
             raise Unfit(*found)
+        job = resolved(connection, project, job, model, data)
         row: dict[str, object] = {
             "id": new_id("job"),
             "project_id": project,
@@ -63,14 +65,34 @@ def get(engine: Engine, project: str, id: str) -> JobInfo:
 
 
 def list_jobs(
-    engine: Engine, project: str, *, limit: int, cursor: str | None = None, key: str | None = None, state: State | None = None
+    engine: Engine,
+    project: str,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    key: str | None = None,
+    state: State | None = None,
+    model: str | None = None,
+    data: str | None = None,
 ) -> Page[JobInfo]:
-    """A page of jobs, newest first, of one idempotency key or in one state if given. Raises BadCursor."""
+    """A page of jobs, newest first; of one idempotency key, in one state, of one model, on one dataset (their ids) if given.
+
+    Raises BadCursor.
+    """
     where = [jobs.c.project_id == project]
     where += [jobs.c.key == key] if key is not None else []
     where += [jobs.c.state == state] if state is not None else []
+    where += [jobs.c.model_id == model] if model is not None else []
+    where += [jobs.c.data_id == data] if data is not None else []
     with reading(engine) as connection:
         return page(connection, jobs, lambda row: _info(connection, row), *where, limit=limit, cursor=cursor)
+
+
+def count(engine: Engine, project: str) -> dict[State, int]:
+    """How many jobs are in each state; states that no job is in are left out."""
+    query = select(jobs.c.state, func.count().label("number")).where(jobs.c.project_id == project).group_by(jobs.c.state)
+    with reading(engine) as connection:
+        return {row.state: row.number for row in connection.execute(query)}
 
 
 def cancel(engine: Engine, project: str, id: str) -> JobInfo:
@@ -137,7 +159,10 @@ def _by_key(connection: Connection, project: str, key: str | None) -> MappingRes
 
 
 def _same(connection: Connection, row: RowMapping, job: Job) -> JobInfo:
-    if JOB.validate_json(row["body"]) != job:
+    known = JOB.validate_json(row["body"])
+    if isinstance(known, Evaluate) and isinstance(job, Evaluate) and job.replay is None:
+        known = known.model_copy(update={"replay": None})  # what the service chose then it might not choose now
+    if known != job:
         raise KeyReused(f"the idempotency key {row['key'][:80]!r} was used for another job ({row['id']}): choose a new one")
     return _info(connection, row)
 

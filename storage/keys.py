@@ -59,6 +59,14 @@ def verify(engine: Engine, text: str) -> Holder | None:
     return Holder(row["project_id"], _info(row))
 
 
+def held(engine: Engine, id: str) -> Holder | None:
+    """Whom the key with this id lets in, for someone who has shown the key before; None if it was revoked or has expired."""
+    valid = or_(keys.c.expires.is_(None), keys.c.expires > now())
+    with reading(engine) as connection:
+        row = connection.execute(select(keys).where(keys.c.id == id, valid)).mappings().first()
+    return Holder(row["project_id"], _info(row)) if row else None
+
+
 def list_keys(engine: Engine, project: str) -> tuple[KeyInfo, ...]:
     """The keys of a project, newest first."""
     query = select(keys).where(keys.c.project_id == project).order_by(keys.c.created.desc(), keys.c.id)

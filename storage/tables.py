@@ -169,3 +169,33 @@ keys = Table(
     Column("last_used", Double),
     Column("expires", Double),
 )
+
+gates = Table(
+    "gates",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _project(),
+    Column("name", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("exit_code", Integer, nullable=False),
+    Column("created", Double, nullable=False),
+    Index(None, "project_id", "created", "id"),
+)
+"""Gates that were run: the contract's GateRun; `job` may be one that is forgotten since."""
+
+baselines = Table(
+    "baselines",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _project(),
+    Column("key", Text, nullable=False),
+    Column("branch", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    UniqueConstraint("project_id", "key"),
+    Index(None, "project_id", "created", "id"),
+)
+"""Baselines: the contract's Baseline; `key` is the digest of its key."""

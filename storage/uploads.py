@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Engine, RowMapping, Table, delete, insert, or_, select
+from sqlalchemy import Connection, Engine, RowMapping, Table, delete, func, insert, or_, select
 
 from sparring.contract.resources import DatasetInfo, ModelInfo, Page
 from sparring.contract.retrained import Lineage
@@ -94,6 +94,42 @@ def made_by(connection: Connection, job_id: str) -> tuple[str, ...]:
     """Ids of the models that a job made, in their order; of those that are still there."""
     query = select(lineages.c.model_id).where(lineages.c.job_id == job_id).order_by(lineages.c.place)
     return tuple(connection.scalars(query))
+
+
+def maker(engine: Engine, project: str, model_id: str) -> str | None:
+    """Id of the job that made a model; None where none did, or it was deleted."""
+    query = select(lineages.c.job_id).where(lineages.c.project_id == project, lineages.c.model_id == model_id)
+    with reading(engine) as connection:
+        return connection.scalar(query)
+
+
+def descendants(engine: Engine, project: str, model_id: str) -> tuple[ModelInfo, ...]:
+    """The models that were trained from a model itself, newest first."""
+    told = select(lineages.c.model_id, lineages.c.body).where(
+        lineages.c.project_id == project, lineages.c.body.contains(model_id, autoescape=True)
+    )
+    with reading(engine) as connection:
+        made = [row.model_id for row in connection.execute(told) if Lineage.model_validate_json(row.body).parent == model_id]
+        query = select(models).where(models.c.id.in_(made)).order_by(models.c.created.desc(), models.c.id.desc())
+        return tuple(model_info(connection, row) for row in connection.execute(query).mappings())
+
+
+def namesakes(engine: Engine, project: str, name: str, limit: int = 50) -> tuple[ModelInfo, ...]:
+    """The newest models of this name: versions of one another."""
+    query = (
+        select(models).where(models.c.project_id == project, models.c.name == name).order_by(models.c.created.desc(), models.c.id.desc())
+    )
+    with reading(engine) as connection:
+        return tuple(model_info(connection, row) for row in connection.execute(query.limit(limit)).mappings())
+
+
+def count(engine: Engine, project: str) -> tuple[int, int]:
+    """How many models and how many datasets a project has."""
+    with reading(engine) as connection:
+        found = [
+            connection.scalar(select(func.count()).select_from(table).where(table.c.project_id == project)) for table in (models, datasets)
+        ]
+    return found[0] or 0, found[1] or 0
 
 
 def model_info(connection: Connection, row: RowMapping) -> ModelInfo:

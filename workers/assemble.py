@@ -3,6 +3,7 @@
 import itertools
 import os
 import platform
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -16,53 +17,38 @@ import torch
 from numpy.typing import NDArray
 
 import sparring
-from sparring.contract.attacks import SUITES, AttackSpec, Knowledge, Substitute, Transfer, names
+from sparring.contract.attacks import SUITES, Knowledge, names
+from sparring.contract.early import Stopped
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import (
-    AttackResult,
-    ClassScore,
     Cost,
-    CurvePoint,
     DataFacts,
     Finding,
-    MinimalResult,
     ModelFacts,
     Provenance,
-    QueryPoint,
     Report,
     Score,
     SurrogateResult,
-    ThreatResult,
     Trust,
 )
 from sparring.contract.runner import Order
-from sparring.contract.threat import Threat
 from sparring.reports.html import html
 from sparring.reports.markdown import markdown
 from sparring.reports.rows import Row, write_csv
-from sparring.workers import certified, corruptions, levels
+from sparring.workers import certified, corruptions, early, levels
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.crew import CrewError, Trouble
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
-from sparring.workers.surrogates import learnt, lessons
+from sparring.workers.surrogates import learnt
+from sparring.workers.threat_results import curve, minimal, threat_result
+from sparring.workers.trust.level import level
+from sparring.workers.trust.model_rules import of_model
+from sparring.workers.trust.seen import Seen
+from sparring.workers.trust.threat_rules import Outcome, under_threat
 
 _ROW_GROUP = 100_000
-_STOPS = 24
-_SUSPECT = frozenset(
-    {
-        "gradient_absent",
-        "not_deterministic",
-        "chance_accuracy",
-        "refused_successes",
-        "non_finite",
-        "tied_scores",
-        "proof_contradicted",
-        "certificate_contradicted",
-        "weaker_attacker_wins",
-    }
-)
 
 
 class Run(NamedTuple):
@@ -79,6 +65,10 @@ class Run(NamedTuple):
     asked: int = 0
     sent: int = 0
     """Rows asked of an endpoint and requests sent to it, in all attempts of the job."""
+    seen: Seen | None = None
+    """What was measured on a few rows again; None where nothing is checked."""
+    stopped: Stopped | None = None
+    """How it ended, where it was to end early."""
 
 
 class Results:
@@ -95,6 +85,7 @@ class Results:
         self.clean = np.concatenate([part.clean for part in parts])[order]
         self.ended = tuple(_joined([part.ended[at] for part in parts], order) for at in range(len(parts[0].ended)))
         self.corrupted = np.concatenate([part.corrupted for part in parts])[order]
+        self.intact = all(part.intact for part in parts)
         self.shape = tuple(parts[0].ended[0].witness.shape[1:])
 
     def witnesses(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
@@ -163,26 +154,29 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     right = results.clean == results.labels
     clean = Score(count=int(right.sum()), total=len(right))
     tallies = [tally for ended in results.ended for tally in ended.tallies]
-    findings = (*facts.findings, *_findings(order.job, facts, results, tallies))
+    findings = (*facts.findings, *early.told(run.stopped), *_findings(order.job, facts, results, tallies))
     masked = [
         tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins))
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
     ]
+    levelled = trust(run, results, findings, masked)
     threats = tuple(
-        _threat_result(run, threat, ended, results.labels, right, _trust((*findings, *own)), surrogates)
-        for threat, ended, own in zip(order.job.threats, results.ended, masked, strict=True)
+        threat_result(order.job, facts, threat, ended, results.labels, right, believed, surrogates)
+        for threat, ended, believed in zip(order.job.threats, results.ended, levelled, strict=True)
     )
     suffered = corruptions.results(order.job, facts, results.corrupted)
     looks = clean.total + sum(result.mean.total for result in suffered) + sum(each.queries for each in surrogates.values())
+    spent = [run.seen.model.effort, *(part.effort for part in run.seen.threats)] if run.seen else []
     return Report(
         job=order.job,
         model=_model(order, facts),
         data=_data(order, facts),
         clean=clean,
         threats=threats,
-        curve=_curve(clean, threats),
-        minimal=tuple(_minimal(run, results, right)),
+        curve=curve(clean, threats),
+        minimal=tuple(minimal(order.job, facts, results.ended, right)),
         corruptions=suffered,
+        stopped=run.stopped,
         warnings=(*findings, *itertools.chain(*masked)),
         cost=Cost(
             queries=sum(tally.queries for tally in tallies) + looks,
@@ -192,14 +186,26 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
             attack_seconds=sum(tally.seconds for tally in tallies),
             asked=run.asked if order.model.spec.endpoint else None,
             sent=run.sent if order.model.spec.endpoint else None,
+            check_forwards=sum(part.forwards for part in spent),
+            check_backwards=sum(part.backwards for part in spent),
+            check_seconds=sum(part.seconds for part in spent),
         ),
         provenance=provenance(run),
     )
 
 
-def _trust(findings: Sequence[Finding]) -> Trust:
-    evidence = tuple(found for found in findings if found.code in _SUSPECT)
-    return Trust(level="suspect" if evidence else "unchecked", evidence=evidence)
+def trust(run: Run, results: Results, findings: Sequence[Finding], masked: Sequence[tuple[Finding, ...]]) -> Iterator[Trust]:
+    """How far the number of each threat may be believed; crafted examples are no number. `masked`: of levels.masked, for each threat."""
+    job, facts, seen = run.order.job, run.facts, run.seen
+    if seen is None or job.kind == "craft":
+        yield from (Trust() for _ in job.threats)
+        return
+    right = int((results.clean == results.labels).sum())
+    of_all = tuple(of_model(job, facts, findings, seen.model, right=right, intact=results.intact))
+    for threat, ended, own, part in zip(job.threats, results.ended, masked, seen.threats, strict=True):
+        robust = float((ended.broken_by == UNBROKEN).mean()) if len(results.rows) else 0.0
+        outcome = Outcome(threat, feasible(job, threat, facts), right, ended.wins, robust, own, job.cascaded)
+        yield level((*of_all, *under_threat(facts, outcome, part)), (*findings, *own))
 
 
 def _findings(job: Evaluate | Craft, facts: Facts, results: Results, tallies: Sequence[Tally]) -> Iterator[Finding]:
@@ -250,126 +256,6 @@ def _data(order: Order, facts: Facts) -> DataFacts:
     )
 
 
-def _threat_result(
-    run: Run,
-    threat: Threat,
-    ended: Ended,
-    labels: NDArray[np.int64],
-    right: NDArray[np.bool_],
-    trust: Trust,
-    surrogates: dict[str, SurrogateResult],
-) -> ThreatResult:
-    total = len(labels)
-    attacks = feasible(run.order.job, threat, run.facts)
-    stands = ended.broken_by == UNBROKEN
-    each = tuple(
-        AttackResult(
-            name=name,
-            attack=attack,
-            robust=Score(count=tally.left, total=total),
-            entered=tally.entered,
-            broken=tally.broken,
-            carried=tally.carried,
-            first=tally.first,
-            queries=tally.queries,
-            forwards=tally.forwards,
-            backwards=tally.backwards,
-            seconds=tally.seconds,
-            surrogates=_surrogates(attack, run.facts, surrogates),
-            smoothness=tally.divergence / tally.entered if attack.kind == "vat" and tally.entered else None,
-            median_queries=_quantile(fell[fell > 0], 0.5),
-            p90_queries=_quantile(fell[fell > 0], 0.9),
-            by_queries=_by_queries(fell[fell > 0]),
-        )
-        for name, attack, tally, fell in zip(names(attacks), attacks, ended.tallies, ended.fell.T, strict=True)
-    )
-    classes = tuple(
-        ClassScore(
-            label=int(label),
-            clean=Score(count=int(right[labels == label].sum()), total=int((labels == label).sum())),
-            robust=Score(count=int(stands[labels == label].sum()), total=int((labels == label).sum())),
-        )
-        for label in np.unique(labels)
-    )
-    broken = ended.distance[ended.broken_by >= 0]
-    median = float(np.median(broken)) if len(broken) else None
-    worst, job = Score(count=int(stands.sum()), total=total), run.order.job
-    proved = int(ended.proved.sum())
-    return ThreatResult(
-        threat=threat,
-        each=each,
-        worst=worst,
-        levels=levels.results(attacks, ended.wins, right),
-        proved=proved if job.kind == "evaluate" and job.skip_proved else None,
-        certified=proved if job.kind == "evaluate" and job.certificate else None,
-        classes=classes,
-        median_distance=median,
-        trust=trust,
-    )
-
-
-def _surrogates(attack: AttackSpec, facts: Facts, known: dict[str, SurrogateResult]) -> tuple[SurrogateResult, ...]:
-    if not isinstance(attack, (Transfer, Substitute)):
-        return ()
-    return tuple(known[lesson.file] for lesson in lessons(attack, facts.shape[1:]))
-
-
-def _quantile(fell: NDArray[np.int64], share: float) -> int | None:
-    return int(np.quantile(fell, share, method="inverted_cdf")) if len(fell) else None
-
-
-def _by_queries(fell: NDArray[np.int64]) -> tuple[QueryPoint, ...]:
-    """How many rows had fallen after so many queries, at numbers that occur."""
-    stops = {_quantile(fell, float(share)) for share in np.linspace(0, 1, _STOPS)} - {None}
-    return tuple(QueryPoint(queries=stop, broken=int((fell <= stop).sum())) for stop in sorted(filter(None, stops)))
-
-
-def _curve(clean: Score, threats: Sequence[ThreatResult]) -> tuple[CurvePoint, ...]:
-    """Per norm and kind of goal: the clean accuracy at 0, then the worst cases by growing eps."""
-    points = []
-    for norm, targeted in dict.fromkeys((result.threat.norm, result.threat.targeted) for result in threats):
-        own = [r for r in threats if (r.threat.norm, r.threat.targeted) == (norm, targeted)]
-        points.append(CurvePoint(norm=norm, eps=0.0, robust=clean, targeted=targeted))
-        points += [
-            CurvePoint(norm=norm, eps=r.threat.radius, robust=r.worst, targeted=targeted)
-            for r in sorted(own, key=lambda r: r.threat.radius)
-            if r.threat.radius > 0
-        ]
-    return tuple(points)
-
-
-def _minimal(run: Run, results: Results, right: NDArray[np.bool_]) -> Iterator[MinimalResult]:
-    """One per attack without an eps of its own, norm and kind of goal."""
-    seen = set()
-    for threat, ended in zip(run.order.job.threats, results.ended, strict=True):
-        attacks = feasible(run.order.job, threat, run.facts)
-        free = [name for name, attack in zip(names(attacks), attacks, strict=True) if not attack.bounded]
-        for name, reach in zip(free[: ended.reach.shape[1]], ended.reach.T, strict=True):
-            if (key := (threat.norm, threat.targeted, name)) in seen:
-                continue
-            seen.add(key)
-            yield _reached(name, threat, reach, right)
-
-
-def _reached(name: str, threat: Threat, reach: NDArray[np.float64], right: NDArray[np.bool_]) -> MinimalResult:
-    own = np.sort(reach[right])
-    found = own[np.isfinite(own)]
-    middle = float(np.median(own)) if len(own) else float("inf")
-    stops = sorted({0.0, *(float(found[int(share * (len(found) - 1))]) for share in np.linspace(0, 1, 32) if len(found))})
-    curve = tuple(
-        CurvePoint(norm=threat.norm, eps=eps, robust=Score(count=int((own > eps).sum()), total=len(right)), targeted=threat.targeted)
-        for eps in stops
-    )
-    return MinimalResult(
-        name=name,
-        norm=threat.norm,
-        targeted=threat.targeted,
-        found=Score(count=len(found), total=len(own)),
-        median_distance=middle if np.isfinite(middle) else None,
-        curve=curve,
-    )
-
-
 def provenance(run: Run) -> Provenance:
     """All that is needed to tell a run again."""
     job = run.order.job
@@ -383,6 +269,7 @@ def provenance(run: Run) -> Provenance:
         processes=run.processes,
         threads=1,
         tile=run.tile,
+        granule=run.facts.granule or run.tile,
         rows_independent=run.facts.independent,
         environment={name: os.environ.get(name, "") for name in ARITHMETIC},
         suite=SUITES[job.suite][0] if isinstance(job, Evaluate) and job.suite else "",
@@ -508,6 +395,7 @@ class _Npz:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
-            self._zip.write(self._large, f"{self._name}.npy")
+            with self._large.open("rb") as source, self._zip.open(f"{self._name}.npy", "w", force_zip64=True) as file:
+                shutil.copyfileobj(source, file, 1 << 20)
         self._zip.close()
         self._large.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """A model and a dataset made ready, in one process: what preflight measures on and shards are attacked on."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from sparring.workers.asking import Asked, Enquire, Remote, load_endpoint
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import Loaded, check_classes, load_model
+from sparring.workers.past import Past
 from sparring.workers.prepare import Prepared, Voting
 from sparring.workers.pt2.shapes import BUDGET, BUDGET_ROWS
 
@@ -55,6 +57,8 @@ class Facts(NamedTuple):
     """What may be asked of the model: attacks that need more are left out."""
     training: int = 0
     """Rows that the attacker has, to train models of their own: none of them is evaluated."""
+    granule: int = 0
+    """A row's results were bit-equal in passes of any multiple of so many rows; 0 where they were not, or this is not known."""
     draws: bool = False
     """The model draws at random: the majority of several passes is its word."""
 
@@ -73,6 +77,19 @@ class Bench:
     """What preflight found; None before it has."""
     school: Callable[[Transfer | Substitute], Sequence[GradientAccess]] | None = None
     """Surrogates of an attack that has any."""
+    seal: int = 0
+    """Fingerprint of the model as it was before the first attack."""
+
+    def fingerprint(self) -> int:
+        """Of every number in the model and in the copy that is searched."""
+        total = 0
+        for module in (self.target.judge, self.target.search):
+            for tensor in (*module.parameters(), *module.buffers()):
+                total = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, total)
+        return total
+
+    past: Past | None = None
+    """What earlier evaluations kept, if any is replayed."""
 
     def rows(self, index: Tensor) -> Tensor:
         """Rows of the data (B, …) float32, on the device."""
@@ -123,7 +140,9 @@ def open_bench(order: Order, device: torch.device, tile: int, facts: Facts | Non
         raise RuntimeError("a model that had a gradient in one process has none in another")
     probabilities, draws = bool(facts and facts.probabilities), bool(facts and facts.draws)
     model, target, done = aim(order, loaded, data, device, tile, probabilities=probabilities, draws=draws)
-    return Bench(data, loaded, model, target, done, device, facts)
+    target.granule = (facts and facts.granule) or tile
+    past = Past(order.earlier, data.row_shape) if order.earlier else None
+    return Bench(data, loaded, model, target, done, device, facts, past=past)
 
 
 def aim(
@@ -144,8 +163,9 @@ def aim(
     if (smoothed := smoothing_of(order.job)) and loaded.access == "gradient":
         search, done = search_copy(model if loaded.search is None else made(loaded.search))
         told = f"slopes averaged over {smoothing.SLOPES} draws of the noise"
-        return model, Target(smoothing.judge(model, smoothed), smoothing.climber(search, smoothed), tile), (*done, told)
-    judge = Voting(model) if draws else model
+        judged, climbed = smoothing.judge(model, smoothed).eval(), smoothing.climber(search, smoothed).eval()
+        return model, Target(judged, climbed, tile), (*done, told)
+    judge = Voting(model).eval() if draws else model
     if loaded.access != "gradient":
         return model, Target(judge, model, tile), ("no copy: the judge itself is asked",)
     if loaded.search is None:

@@ -5,7 +5,7 @@ A row broken at a small eps is broken at a larger one, by the same x'; it is not
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparring.attacks import catalogue, problem, random
-from sparring.attacks.access import Target
+from sparring.attacks.access import Decisions, Target
 from sparring.attacks.bounds import Bounded
 from sparring.attacks.losses import kl
 from sparring.attacks.norms import ball
 from sparring.attacks.operators import Unbounded
 from sparring.attacks.problem import Goal, Outcome, Problem
+from sparring.attacks.replay import replay
 from sparring.contract.attacks import AttackSpec, names
 from sparring.contract.certificates import AnyCertificate, IntervalBounds
 from sparring.contract.jobs import Craft, Evaluate
@@ -30,7 +31,7 @@ from sparring.workers.bench import Bench, feasible, proves, smoothing_of
 from sparring.workers.corruptions import suffer
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally
 
-_TARGETS, _OTHERS, _NOISE = 7, 8, 9  # streams of randomness
+TARGETS, _OTHERS, _NOISE = 7, 8, 9  # streams of randomness
 
 
 class _Held(NamedTuple):
@@ -50,7 +51,7 @@ class _Reach(NamedTuple):
 
 
 @dataclass
-class _Scene:
+class Scene:
     """What every threat of a shard starts from, and what the smaller ones leave to the larger."""
 
     job: Evaluate | Craft
@@ -60,6 +61,8 @@ class _Scene:
     scores: Tensor
     clean: Tensor
     key: Tensor
+    index: NDArray[np.int64]
+    """Which rows of the data these are."""
     bounded: Bounded | None
     """By which rows are proved robust, if the job wants that and the model allows it."""
     radius: Tensor | None = None
@@ -87,7 +90,7 @@ class _Scene:
         """Every row of the shard under a threat, at this radius."""
         goal = Goal(self.labels)
         if threat.targeted:
-            drawn = random.integers(random.fork(self.key, _TARGETS), self.scores.shape[1] - 1)
+            drawn = random.integers(random.fork(self.key, TARGETS), self.scores.shape[1] - 1)
             goal = Goal(torch.where(drawn >= self.labels, drawn + 1, drawn), targeted=True)
         eps = self.x.new_full((len(self.x),), radius, dtype=torch.float64)
         return problem.problem(goal, ball(threat.norm, self.x, eps, self.bench.data.bounds), self.key, stop=not self.whole)
@@ -110,16 +113,22 @@ class _Scene:
 
 def attack_shard(job: Evaluate | Craft, bench: Bench, index: NDArray[np.int64], tell: Callable[[int], None]) -> Shard:
     """Attack rows `index` of the dataset. `tell(n)` is called as n more row-attacks are done."""
+    here = scene(job, bench, index)
+    rising = sorted(range(len(job.threats)), key=lambda at: job.threats[at].radius)
+    ended = {at: _Round(here, job.threats[at]).fight(tell) for at in rising}
+    corrupted = suffer(job, bench, here.x, here.labels, here.key, tell)
+    return Shard(index, here.labels.cpu().numpy(), here.clean.cpu().numpy(), tuple(ended[at] for at in sorted(ended)), corrupted)
+
+
+def scene(job: Evaluate | Craft, bench: Bench, index: NDArray[np.int64]) -> Scene:
+    """What every threat starts from on rows `index` of the dataset."""
     rows = torch.from_numpy(index)
     x = bench.rows(rows)
     scores = bench.target.verdict(x)
     labels = scores.argmax(1) if bench.data.labels is None else torch.from_numpy(bench.data.labels[index]).to(x.device)
     key = random.keys(job.seed, rows.to(x.device))
-    scene = _Scene(job, bench, x, labels, scores, predictions(scores), key, _bounded(job, bench, x), _radius(job, bench, x, labels, key))
-    rising = sorted(range(len(job.threats)), key=lambda at: job.threats[at].radius)
-    ended = {at: _Round(scene, job.threats[at]).fight(tell) for at in rising}
-    corrupted = suffer(job, bench, x, labels, scene.key, tell)
-    return Shard(index, labels.cpu().numpy(), scene.clean.cpu().numpy(), tuple(ended[at] for at in sorted(ended)), corrupted)
+    sure = _radius(job, bench, x, labels, key)
+    return Scene(job, bench, x, labels, scores, predictions(scores), key, index, _bounded(job, bench, x), sure)
 
 
 def _bounded(job: Evaluate | Craft, bench: Bench, x: Tensor) -> Bounded | None:
@@ -161,7 +170,7 @@ class _Stage:
 class _Round:
     """A shard under one threat."""
 
-    def __init__(self, scene: _Scene, threat: Threat) -> None:
+    def __init__(self, scene: Scene, threat: Threat) -> None:
         self.scene, self.threat = scene, threat
         self.right = scene.clean == scene.labels
         self.problem = scene.problem(threat, threat.radius)
@@ -240,9 +249,12 @@ class _Round:
         """An attack inside the ball, on the rows that it has not broken before; those that are proved are spared, unless it is a test."""
         blind = self.scene.whole and getattr(spec, "labels", "true") == "predicted"  # needs no label, so errors are rows like others
         spared = self.proved if self.scene.certificate is None else torch.zeros_like(self.proved)
-        rows = torch.nonzero((self.right | blind) & ~self._gone(name) & ~spared).flatten()
+        wanted, points = (self.right | blind) & ~self._gone(name) & ~spared, self._points(spec)
+        if spec.kind == "replay":
+            wanted = wanted & sum((there for _, there in points), torch.zeros_like(wanted))
+        rows = torch.nonzero(wanted).flatten()
         part = self.problem.select(rows).fork(zlib.crc32(name.encode()))
-        outcome, seen, tally = _run(spec, self.threat.radius, self.scene, part, rows)
+        outcome, seen, tally = _run(spec, self.threat.radius, self.scene, part, rows, [(x[rows], there[rows]) for x, there in points])
         held, won = self._held(name), outcome.success & self.right[rows]
         new = _Held(rows[won], outcome.x[won], seen[won])
         self.scene.held[self._name(name)] = _Held(*(torch.cat(pair) for pair in zip(held, new, strict=True)))
@@ -253,6 +265,11 @@ class _Round:
             inside = part.ball.contains(outcome.x)
             self.witness[rows[inside]], self.prediction[rows[inside]] = outcome.x[inside], seen[inside]
         return tally._replace(carried=len(held.rows))
+
+    def _points(self, spec: AttackSpec) -> list[tuple[Tensor, Tensor]]:
+        """What is replayed on the rows of the shard, and of which of them there is such a point."""
+        past = self.scene.bench.past
+        return past.points(self.threat, self.scene.index, self.scene.x) if past and spec.kind == "replay" else []
 
     def _within(self, name: str, spec: AttackSpec) -> Tally:
         """An attack that looks for the smallest change: one run serves every eps of its norm."""
@@ -274,7 +291,9 @@ class _Round:
         return tally._replace(broken=len(near))
 
 
-def _run(spec: AttackSpec, eps: float, scene: _Scene, part: Problem, rows: Tensor) -> tuple[Outcome, Tensor, Tally]:
+def _run(
+    spec: AttackSpec, eps: float, scene: Scene, part: Problem, rows: Tensor, points: Sequence[tuple[Tensor, Tensor]] = ()
+) -> tuple[Outcome, Tensor, Tally]:
     """One attack on some rows and the last word on it; also the predictions (B,) at the kept points that were looked at."""
     bench, spent = scene.bench, scene.bench.target.spent
     forwards, backwards, began = spent.forwards, spent.backwards, time.process_time()
@@ -283,7 +302,10 @@ def _run(spec: AttackSpec, eps: float, scene: _Scene, part: Problem, rows: Tenso
     target = bench.target if spec.bounded else bench.target.exact()  # few digits say nothing of where a boundary runs
     if spec.access == "decision" and not spec.bounded:  # a walk, which begins somewhere else
         part = part._replace(other=scene.others(part))
-    claimed = catalogue.run(spec, eps, target, part, bench.school) if len(rows) else _nothing(part)
+    claimed = _nothing(part)
+    if len(rows):
+        known = spec.kind == "replay"
+        claimed = replay(points)(Decisions(target), part) if known else catalogue.run(spec, eps, target, part, bench.school)
     outcome, scores = _confirm(bench, part, claimed)
     if bench.device.type == "cuda":
         torch.cuda.synchronize(bench.device)

@@ -6,7 +6,7 @@ On a GPU there is one of them.
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sparring.contract.jobs import Evaluate
 from sparring.contract.runner import Ask, Order, TrainingOrder
 from sparring.contract.states import Reason
 from sparring.workers import shard
@@ -28,6 +29,8 @@ from sparring.workers.process import die_with_parent
 from sparring.workers.retraining.coach import Train, Trained, coach
 from sparring.workers.retraining.rows import Parted, part
 from sparring.workers.surrogates import Lesson, School, study
+from sparring.workers.trust import unit
+from sparring.workers.trust.unit import Given
 
 
 class Look(NamedTuple):
@@ -56,6 +59,16 @@ class Learn(NamedTuple):
     facts: Facts
 
 
+class Doubt(NamedTuple):
+    """Task: look at a few rows again, to be kept at `path`. Answered by Saved."""
+
+    path: Path
+    plan: str
+    given: Given
+    tile: int
+    facts: Facts
+
+
 class Part(NamedTuple):
     """Task: look over the data of a job that trains, and write its test rows to `path` unless they are a dataset. Answered by Parted."""
 
@@ -70,7 +83,9 @@ class Advanced(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """The shard is on disk."""
+    """What was asked for is on disk; a shard at this path."""
+
+    path: Path | None = None
 
 
 class Trouble(NamedTuple):
@@ -90,7 +105,7 @@ class CrewError(Exception):
         self.trouble = trouble
 
 
-Task = Look | Learn | Attack | Part | Train
+Task = Look | Learn | Attack | Doubt | Part | Train
 Answer = Facts | Advanced | Saved | Parted | Trained
 
 
@@ -112,10 +127,16 @@ class _Member:
         assert self.order is not None, "only tasks of training bring their own"
         if isinstance(task, Look):
             facts, self.bench = preflight(self.order, device, task.tile, self.enquire)
-            self.tile = task.tile
+            self.tile, self.bench.seal = task.tile, self.bench.fingerprint()
             return facts
         if self.bench is None or self.tile != task.tile:
             self.bench, self.tile = open_bench(self.order, device, task.tile, task.facts, self.enquire), task.tile
+            self.bench.seal = self.bench.fingerprint()
+        if isinstance(task, Doubt):
+            assert isinstance(self.order.job, Evaluate), "only evaluations are checked"
+            torch.manual_seed(self.order.job.seed)
+            unit.save(task.path, task.plan, unit.look(self.order.job, self.bench, task.given))
+            return Saved()
         if isinstance(task, Learn):
             study(self.order, self.bench, task.facts, task.lesson, task.folder, task.plan, lambda more: tell(Advanced(more)))
             return Saved()
@@ -123,8 +144,9 @@ class _Member:
             self.bench.school = School(self.order, self.bench, task.facts.classes, task.path.parent)
         torch.manual_seed(self.order.job.seed + int(task.rows[0]))  # for models that draw: at least the same each time
         done = attack_shard(self.order.job, self.bench, task.rows, lambda more: tell(Advanced(more)))
-        shard.save(task.path, done, task.plan)
-        return Saved()
+        intact = self.bench.fingerprint() == self.bench.seal
+        shard.save(task.path, done._replace(intact=intact), task.plan)
+        return Saved(task.path)
 
 
 def _live(order: Order | None, device: str, wire: Connection, parent: int) -> None:
@@ -177,16 +199,16 @@ class Crew:
         (facts,) = [answer for answer in self.work([Look(tile)]) if isinstance(answer, Facts)]
         return facts
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[Answer]:
-        """Give every process a task whenever it is free; yields the answers as they come.
+    def work(self, tasks: Iterable[Task]) -> Iterator[Answer]:
+        """Give every process a task whenever it is free; yields the answers as they come. Tasks are taken one by one.
 
         Raises:
             CrewError: a task met trouble, or a process died.
         """
-        waiting = list(tasks)
+        waiting = iter(tasks)
         busy: dict[Connection, BaseProcess] = {}
-        for process, wire in self._members[: len(waiting)]:
-            wire.send(waiting.pop(0))
+        for (process, wire), task in zip(self._members, waiting, strict=False):
+            wire.send(task)
             busy[wire] = process
         while busy:
             for wire in [each for each in wait(list(busy)) if isinstance(each, Connection)]:
@@ -202,8 +224,9 @@ class Crew:
                 yield answer
                 if isinstance(answer, (Advanced, Trained)):
                     continue
-                if waiting:
-                    wire.send(waiting.pop(0))
+                following = next(waiting, None)
+                if following is not None:
+                    wire.send(following)
                 else:
                     del busy[wire]
 

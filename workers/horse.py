@@ -25,7 +25,7 @@ from sparring.contract.jobs import Certify
 from sparring.contract.report import Report
 from sparring.contract.retrain import Retrain
 from sparring.contract.retrained import RetrainReport
-from sparring.contract.runner import MESSAGE, AnyOrder, Ask, Done, Failed, Order, Other, TrainingOrder
+from sparring.contract.runner import MESSAGE, AnyOrder, Ask, Done, Earlier, Failed, Order, Other, TrainingOrder
 from sparring.contract.states import Progress, Reason, State
 from sparring.storage import artifacts, attempts, errors
 from sparring.storage.artifacts import Blob, Folder
@@ -145,7 +145,8 @@ class Attempt:
     def _order(self) -> AnyOrder:
         claim, folder = self.claim, self.folder
         self.pulse()
-        for sha in (claim.model.sha256, claim.data.sha256, *(other.sha256 for other in claim.others.values())):
+        others = (*claim.others.values(), *claim.earlier)
+        for sha in (claim.model.sha256, claim.data.sha256, *(other.sha256 for other in others)):
             folder.verify(sha, self.pulse)
         self.out.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_over_shards()
@@ -161,7 +162,9 @@ class Attempt:
         }
         if isinstance(claim.job, Retrain):
             return TrainingOrder(job=claim.job, **needed)
-        return Order(job=claim.job.evaluation() if isinstance(claim.job, Certify) else claim.job, **needed)
+        earlier = tuple(Earlier(**each._asdict(), path=str(folder.local_path(each.sha256))) for each in claim.earlier)
+        job = claim.job.evaluation() if isinstance(claim.job, Certify) else claim.job
+        return Order(job=job, earlier=earlier, **needed)
 
     def _take_over_shards(self) -> None:
         """Link what the newest earlier attempt finished. Links, because a runner not yet dead may still write over there."""

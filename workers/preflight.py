@@ -25,6 +25,8 @@ from sparring.workers.smoothing import VOTES
 from sparring.workers.surrogates import holdings
 
 _SAMPLE = 256
+_SMALLEST = 16
+"""Rows of a pass, below which kernels were seen to change their ways."""
 _FEW = 16
 """Rows that an endpoint is asked more than once: what it is asked may cost money."""
 _STEADY = 1e-4
@@ -60,7 +62,8 @@ def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | 
     own, first, end = holdings(order, bench.data)
     if own is not bench.data:
         datasets.check(own, scores.shape[1])
-    independent = _alone(bench, x, scores, endpoint.batch) if endpoint else _independent(bench.target, x, None if blind else labels)
+    asked = None if blind else labels
+    independent = _alone(bench, x, scores, endpoint.batch) if endpoint else _independent(bench.target, x, asked)
     wavering = [*_steady(bench, x[few], scores[few])]
     findings += [*wavering, *([] if blind else _gradient(bench, x, labels)), *_ties(scores)]
     findings += [] if independent else [_INTERACT]
@@ -69,7 +72,10 @@ def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | 
     draws = bool(wavering) and endpoint is None  # to ask an endpoint eleven times over is for its owner to decide
     if draws:
         bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=True)
+    granule = _granule(bench.target, x, asked) if independent and not (endpoint or draws) else 0
+    bench.target.granule = granule or tile
     facts = _facts(order, bench, count, scores.shape[1], tuple(findings), independent=independent, draws=draws, training=end - first)
+    facts = facts._replace(granule=granule)
     bench.facts = facts._replace(findings=(*findings, *_left_out(order.job, facts)))
     return bench.facts, bench
 
@@ -253,16 +259,11 @@ def _gradient(bench: Bench, x: Tensor, labels: Tensor) -> Iterator[Finding]:
 def _independent(target: Target, x: Tensor, labels: Tensor | None) -> bool:
     """Roll one tile and swap neighbours: a row's scores and gradient must not change by a bit. Without labels no gradient is asked for."""
     index = torch.arange(target.tile, device=x.device) % len(x)
-    tile = x[index]
+    tile, known = x[index], None if labels is None else labels[index]
 
     def look(order: Tensor) -> list[Tensor]:
-        seen = [target.verdict(tile[order])]
-        if labels is not None:
-            here = Goal(labels[index][order])
-            logits, _, slope = target.slope(lambda z: ce(z, here), tile[order])
-            seen += [logits, slope]
         back = torch.argsort(order)
-        return [part[back] for part in seen]
+        return [part[back] for part in _seen(target, tile[order], None if known is None else known[order])]
 
     identity = torch.arange(target.tile, device=x.device)
     first = look(identity)
@@ -271,6 +272,36 @@ def _independent(target: Target, x: Tensor, labels: Tensor | None) -> bool:
             return False
     alone = torch.cat((tile[:1], torch.zeros_like(tile[1:]) + tile[-1:]))
     return all(torch.equal(ask(alone)[0], ask(tile)[0]) for ask in (target.verdict, target.logits))
+
+
+def _seen(target: Target, x: Tensor, labels: Tensor | None) -> list[Tensor]:
+    """What judge and search copy say of a tile of rows or less; with labels the gradient, too."""
+    if labels is None:
+        return [target.verdict(x), target.logits(x)]
+    goal = Goal(labels)
+    logits, _, slope = target.slope(lambda z: ce(z, goal), x)
+    return [target.verdict(x), target.logits(x), logits, slope]
+
+
+def _granule(target: Target, x: Tensor, labels: Tensor | None) -> int:
+    """A quarter of a tile, if passes of one, two and three quarters tell of every row what a full one does, bit for bit; else 0.
+
+    Libraries choose how to add up by the shape of a batch, not by what is in it: shapes that agree here agree everywhere.
+    """
+    index = torch.arange(target.tile, device=x.device) % len(x)
+    tile, known = x[index], None if labels is None else labels[index]
+    whole, granule = _seen(target, tile, known), max(_SMALLEST, target.tile // 4)
+    if target.tile % granule:
+        return 0
+    try:
+        target.granule = granule
+        for size in range(granule, target.tile, granule):
+            part = _seen(target, tile[:size], None if known is None else known[:size])
+            if not all(torch.equal(few, every[:size]) for few, every in zip(part, whole, strict=True)):
+                return 0
+    finally:
+        target.granule = target.tile
+    return granule
 
 
 def _alone(bench: Bench, x: Tensor, scores: Tensor, batch: int) -> bool:

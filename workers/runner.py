@@ -8,6 +8,7 @@ It imports torch ahead, waits for one order, forks its row processes, directs th
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -26,18 +28,23 @@ import torch
 from numpy.typing import NDArray
 
 import sparring
+from sparring.contract.early import Early, Stopped
+from sparring.contract.jobs import Craft
 from sparring.contract.runner import ORDER, REPLY, Done, Failed, Order, Told, TrainingOrder
 from sparring.contract.states import Learnt, Progress, Reason
 from sparring.workers import assemble, corruptions, shard
 from sparring.workers.asking import Desk
 from sparring.workers.assemble import Run
 from sparring.workers.bench import Facts, feasible
-from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Learn, Trouble
+from sparring.workers.crew import Advanced, Attack, Crew, CrewError, Doubt, Learn, Saved, Trouble
+from sparring.workers.early import Docket, blocks
 from sparring.workers.errors import unexpected
 from sparring.workers.retraining.direct import retrain
 from sparring.workers.retraining.leave import leave
 from sparring.workers.spare import ARITHMETIC
 from sparring.workers.surrogates import curriculum, recall
+from sparring.workers.trust import unit
+from sparring.workers.trust.seen import Seen
 from sparring.workers.wire import MAX_BODY, Lines, send
 
 _TILE = {"cpu": 64, "cuda": 256}
@@ -54,9 +61,15 @@ def digest(order: Order, facts: Facts, tile: int) -> str:
     given = [order.job, order.model.spec, order.data.spec]
     found = [facts.device, facts.probabilities, facts.judge, facts.access, facts.training]
     found += sorted((name, other.info.sha256, other.info.spec.model_dump(mode="json")) for name, other in order.others.items())
+    found += [(each.sha256, [threat.norm for threat in each.threats]) for each in order.earlier]
     machine = [*found, assemble.processor(), sparring.__version__, torch.__version__, sorted(ARITHMETIC.items())]
     text = json.dumps([*(each.model_dump(mode="json") for each in given), order.model.sha256, order.data.sha256, tile, *machine])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _most(numbers: int, tile: int) -> int:
+    """Rows of a shard at most."""
+    return max(tile, min(_SHARD, _SHARD_NUMBERS // max(1, numbers)) // tile * tile)
 
 
 def cut(rows: NDArray[np.int64], numbers: int, tile: int, processes: int) -> list[NDArray[np.int64]]:
@@ -64,7 +77,7 @@ def cut(rows: NDArray[np.int64], numbers: int, tile: int, processes: int) -> lis
 
     `numbers` are those in a row. Which rows share a shard changes no row's outcome.
     """
-    most = max(tile, min(_SHARD, _SHARD_NUMBERS // max(1, numbers)) // tile * tile)
+    most = _most(numbers, tile)
     count = -(-len(rows) // (most * processes)) * processes
     size = -(-len(rows) // max(1, count * tile)) * tile
     return [rows[at : at + size] for at in range(0, len(rows), size)] if size else []
@@ -165,7 +178,11 @@ def measure(order: Order, means: Means, phase: str = "attack") -> Measured:
         try:
             means.pace.phase("preflight")
             facts = crew.look(tile)
-            shards, sign, resumed = _attack(crew, order, facts, tile, means, phase)
+            fought = _attack(crew, order, facts, tile, means, phase)
+            if fought.stopped:  # what was under way is not waited for
+                crew.dismiss()
+                crew = Crew(order, means.device, means.processes, means.desk)
+            seen = _doubt(crew, order, facts, tile, means.pace, fought.shards, fought.digest)
             break
         except CrewError as error:
             if not error.trouble.memory or tile <= _SMALLEST_TILE:
@@ -173,12 +190,23 @@ def measure(order: Order, means: Means, phase: str = "attack") -> Measured:
             tile //= 2
         finally:
             crew.dismiss()
-    run = Run(order, facts, tile, means.processes, resumed, started, began, means.desk.asked, means.desk.sent)
-    return Measured(run, shards, sign)
+    desk = means.desk
+    run = Run(order, facts, tile, means.processes, fought.resumed, started, began, desk.asked, desk.sent, seen, fought.stopped)
+    return Measured(run, fought.shards, fought.digest)
 
 
-def _attack(crew: Crew, order: Order, facts: Facts, tile: int, means: Means, phase: str) -> tuple[list[Path], str, int]:
-    """The shards of all rows, those of an earlier attempt first; the digest they carry; and how many are an earlier attempt's."""
+class _Fought(NamedTuple):
+    """The shards of all rows that count, those of an earlier attempt first."""
+
+    shards: list[Path]
+    digest: str
+    """That they carry."""
+    resumed: int
+    """How many are an earlier attempt's."""
+    stopped: Stopped | None = None
+
+
+def _attack(crew: Crew, order: Order, facts: Facts, tile: int, means: Means, phase: str) -> _Fought:
     folder, pace = Path(order.out) / "shards", means.pace
     folder.mkdir(parents=True, exist_ok=True)
     sign = digest(order, facts, tile)
@@ -189,12 +217,40 @@ def _attack(crew: Crew, order: Order, facts: Facts, tile: int, means: Means, pha
     attacks = sum(len(feasible(order.job, threat, facts)) for threat in order.job.threats)
     attacks += len(corruptions.chosen(order.job, facts.shape[1:], facts.spec))
     pace.phase(phase, facts.rows * attacks, (facts.rows - len(left)) * attacks)
+    if order.job.kind == "evaluate" and isinstance(order.job.stop, Early):
+        most = _most(math.prod(facts.shape[1:]), tile)
+        plan = [Attack(folder / f"{at:05d}.npz", sign, rows, tile, facts) for at, rows in enumerate(blocks(drawn, tile, most))]
+        return _until_answered(crew, plan, Docket(order.job.stop, facts.rows, len(plan), order.model.sha256), kept, pace, phase)
     shards = cut(left, math.prod(facts.shape[1:]), tile, means.processes)
     tasks = [Attack(folder / f"{free + at:05d}.npz", sign, rows, tile, facts) for at, rows in enumerate(shards)]
     for answer in crew.work(tasks):
         if isinstance(answer, Advanced):
             pace.advance(phase, answer.more)
-    return [*kept, *(task.path for task in tasks)], sign, len(kept)
+    return _Fought([*kept, *(task.path for task in tasks)], sign, len(kept))
+
+
+def _until_answered(crew: Crew, plan: list[Attack], docket: Docket, kept: Collection[Path], pace: Pace, phase: str) -> _Fought:
+    """Block after block until the docket is closed; what is under way then is left to die with the crew."""
+    sign, place = plan[0].plan, {task.path: at for at, task in enumerate(plan)}
+
+    def enter(path: Path) -> None:
+        done = shard.load(path, sign)
+        if done is None:
+            raise OSError(f"shard {path.name} cannot be read back")
+        docket.enter(place[path], done)
+
+    for path in kept:
+        enter(path)
+    left = (task for task in plan if task.path not in kept)
+    for answer in crew.work(itertools.takewhile(lambda task: not docket.closed, left)):
+        if isinstance(answer, Advanced):
+            pace.advance(phase, answer.more)
+        elif isinstance(answer, Saved) and answer.path:
+            enter(answer.path)
+            if docket.closed:
+                break
+    counted = [task.path for task in plan[: docket.counted]]
+    return _Fought(counted, sign, sum(path in kept for path in counted), docket.stopped())
 
 
 def _kept(folder: Path, sign: str) -> tuple[dict[Path, NDArray[np.int64]], int]:
@@ -213,6 +269,22 @@ def _study(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, folder
     for answer in crew.work([Learn(lesson, folder, digest, tile, facts) for lesson in wanted]):
         if isinstance(answer, Advanced):
             pace.advance("train", answer.more)
+
+
+def _doubt(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, shards: list[Path], sign: str) -> Seen | None:
+    """A few rows looked at again, to tell how far the numbers may be believed; None where there is no number."""
+    if isinstance(order.job, Craft):
+        return None
+    folder, results = Path(order.out) / "shards", assemble.Results(shards, assemble.Read(sign))
+    units = unit.units(order.job, facts, results.rows, results.clean == results.labels, results.ended)
+    paths = [folder / unit.name(given) for given in units]
+    fresh = [(given, path) for given, path in zip(units, paths, strict=True) if unit.recall(path, sign) is None]
+    attacks = pace.total
+    pace.phase("checks", len(units), len(units) - len(fresh))
+    for _ in crew.work([Doubt(path, sign, given, tile, facts) for given, path in fresh]):
+        pace.advance("checks", 1)
+    pace.total = attacks
+    return unit.gather(paths, sign)
 
 
 def _listen(wire: socket.socket, desk: Desk) -> None:

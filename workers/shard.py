@@ -65,6 +65,8 @@ class Shard(NamedTuple):
     ended: tuple[Ended, ...]
     corrupted: NDArray[np.bool_]
     """(rows, types, severities): whether the row is still right under a corruption."""
+    intact: bool = True
+    """The model was afterwards what it was when it was loaded."""
 
 
 def save(path: Path, shard: Shard, plan: str) -> None:
@@ -72,7 +74,7 @@ def save(path: Path, shard: Shard, plan: str) -> None:
     arrays: dict[str, NDArray[Any]] = {"rows": shard.rows, "labels": shard.labels, "clean": shard.clean, "corrupted": shard.corrupted}
     for at, ended in enumerate(shard.ended):
         arrays |= {f"{at}.{field}": getattr(ended, field) for field in _ARRAYS}
-    meta = {"plan": plan, "tallies": [ended.tallies for ended in shard.ended]}
+    meta = {"plan": plan, "tallies": [ended.tallies for ended in shard.ended], "intact": shard.intact}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
@@ -94,6 +96,6 @@ def load(path: Path, plan: str) -> Shard | None:
             Ended(**{field: arrays[f"{at}.{field}"] for field in _ARRAYS}, tallies=tuple(Tally(*tally) for tally in tallies))
             for at, tallies in enumerate(meta["tallies"])
         )
-        return Shard(arrays["rows"], arrays["labels"], arrays["clean"], ended, arrays["corrupted"])
+        return Shard(arrays["rows"], arrays["labels"], arrays["clean"], ended, arrays["corrupted"], meta["intact"])
     except Exception:  # zipfile and numpy raise almost anything on damaged bytes, and all of it means the same
         return None

@@ -241,7 +241,7 @@ def _breaks(bench: Bench, report: Report, result: ThreatResult, rows: Sequence[R
     clean = torch.tensor([row.broken_by == "clean" for row in rows])
     margin = Goal(labels).margin(scores)
     if result.threat.targeted:
-        keys = random.fork(random.keys(report.job.seed, index), course._TARGETS)
+        keys = random.fork(random.keys(report.job.seed, index), course.TARGETS)
         drawn = random.integers(keys, scores.shape[1] - 1)
         aimed = Goal(torch.where(drawn >= labels, drawn + 1, drawn), targeted=True).margin(scores)
         margin = torch.where(clean, margin, aimed)

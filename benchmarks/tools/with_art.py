@@ -4,8 +4,8 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
+from art.attacks import EvasionAttack
 from art.attacks.evasion import BoundaryAttack, HopSkipJump, ProjectedGradientDescent
-from art.attacks.evasion.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 from tools.task import Attack, Task, hops, serve
 from torch import Tensor, nn

@@ -130,6 +130,14 @@ def evaluate(
     knowledge: Annotated[
         list[str] | None, typer.Option(help="What the attacker may know: white, gray, black; all unless given.", show_default=False)
     ] = None,
+    replay: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An evaluation of the same data whose broken rows are tried first, or none; repeatable. "
+            "Unless given, those of the versions the model comes from.",
+            show_default=False,
+        ),
+    ] = None,
     training: o.Training = None,
     rows: o.Rows = None,
     seed: o.Seed = 0,
@@ -169,6 +177,7 @@ def evaluate(
         precision=precision,
         corruptions=parsing.corruptions(corruption or ()),
         knowledge=knowledge or None,
+        replay=() if replay == ["none"] else replay,
         rows=rows,
         seed=seed,
         budget=parsing.budget(asked, sent),

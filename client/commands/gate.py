@@ -140,17 +140,13 @@ def accept(
     """Run the evaluation a policy asks for, and keep what became of each row as what later runs are compared with."""
     from sparring import show
     from sparring.contract.gate import BaselinePlace
-    from sparring.gate import baselines
+    from sparring.gate import run
     from sparring.gate.policy import read
-    from sparring.gate.run import Wanted, baseline_file, baseline_name, evaluate
     from sparring.parsing import made
 
     found = read(policy)
-    file = baseline_file(found)
-    kept = baselines.load(file)
-    wanted = Wanted(found, model, job=job)
+    file = run.baseline_file(found)
     of = made(BaselinePlace, "", branch=branch).branch if branch else None
-    fresh = baselines.accepted(found.policy, evaluate(wanted), baseline_name(wanted), of)
-    baselines.save(file, kept.replaced(fresh))
+    fresh = run.accept(run.Wanted(found, model, job=job), file, of)
     name, branch = fresh[0].key.model, fresh[0].key.branch
     show.tell(f"{file}: {len(fresh)} baselines accepted of model {name!r}, {fresh[0].rows} rows, branch {branch!r}. Commit the file")

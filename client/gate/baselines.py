@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from sparring.contract.early import packed
 from sparring.contract.gate import Policy
 from sparring.contract.report import Report
-from sparring.contract.verdict import Baseline, Baselines, packed
+from sparring.contract.verdict import Baseline, Baselines
 from sparring.errors import UsageProblem
 from sparring.gate.judge import Evidence, key_of
 from sparring.paths import check_folder, kind_of

@@ -3,8 +3,11 @@
 from datetime import UTC, datetime
 
 from sparring import show
+from sparring.contract import betting
+from sparring.contract.early import ALPHA
 from sparring.contract.gate import AnyRule, Policy, Sampled, Waiver, threat_of
 from sparring.contract.verdict import Baselines, suite_version
+from sparring.gate.early import needs_every_row
 from sparring.gate.judge import asked
 from sparring.gate.policy import Read
 from sparring.reports import compare, gate_text, text
@@ -22,6 +25,7 @@ def explain(read: Read, baselines: Baselines, model: str) -> None:
             ("model", gate_text.inert(policy.model.path or policy.model.ref or "")),
             ("data", gate_text.inert(policy.data.path or policy.data.ref or "")),
             ("rows", f"the first {text.number(job.rows)}" if job.rows else "all"),
+            ("ends", _end(policy)),
             ("threats", ", ".join(threats)),
             ("attacks", f"{suite_version(job)}: {', '.join(text.attack_word(attack) for attack in attacks)}"),
             ("baselines", f"{len(mine)} of {model!r}, branch {policy.baseline.branch!r}, in {gate_text.inert(policy.baseline.file)}"),
@@ -33,6 +37,14 @@ def explain(read: Read, baselines: Baselines, model: str) -> None:
         show.table("\nwaivers", ("waiver", "forgives", "state", "reason"), [_waiver(waiver) for waiver in policy.waivers])
     for note in _notes(policy):
         show.tell(note)
+
+
+def _end(policy: Policy) -> str:
+    if policy.evaluate.stop != "early":
+        return "when all of them are evaluated"
+    if slow := needs_every_row(policy):
+        return f"when all of them are evaluated: {', '.join(slow)} {'needs' if len(slow) == 1 else 'need'} every row"
+    return "as soon as each rule on clean and robust is decided"
 
 
 def _what(rule: AnyRule) -> str:
@@ -57,7 +69,8 @@ def _waiver(waiver: Waiver) -> tuple[str, str, str, str]:
 
 def _notes(policy: Policy) -> list[str]:
     """Rules that fewer rows than some number cannot satisfy."""
-    least = {rule.id: compare.enough(rule.min) for rule in policy.rules if rule.metric in ("clean", "robust", "certified") and rule.min}
+    early = policy.evaluate.stop == "early" and not needs_every_row(policy)
+    least = {rule.id: _least(rule.min, early) for rule in policy.rules if rule.metric in ("clean", "robust", "certified") and rule.min}
     never = [f"{name} can never hold: no number of rows shows that every row stands" for name, rows in least.items() if rows is None]
     few = [
         f"{name} needs {rows} rows at least, and the policy evaluates {policy.evaluate.rows}"
@@ -65,3 +78,10 @@ def _notes(policy: Policy) -> list[str]:
         if rows is not None and policy.evaluate.rows is not None and policy.evaluate.rows < rows
     ]
     return [f"note: {told}" for told in never + few]
+
+
+def _least(rate: float, early: bool) -> int | None:
+    """Rows that show a rate if all of them stand; None where no number of them does."""
+    if not early:
+        return compare.enough(rate)
+    return betting.least(rate, ALPHA) if rate < 1 else None

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from datetime import date
 from typing import Literal, NamedTuple
 
+from sparring.contract.early import Early, Stopped
 from sparring.contract.gate import (
     AnyRule,
     CertifiedRule,
@@ -21,7 +22,17 @@ from sparring.contract.gate import (
 )
 from sparring.contract.jobs import Evaluate
 from sparring.contract.report import Report, Score, ThreatResult
-from sparring.contract.verdict import AppliedWaiver, BaselineKey, Baselines, Flips, RuleResult, Status, suite_version, threat_identity
+from sparring.contract.verdict import (
+    AppliedWaiver,
+    Baseline,
+    BaselineKey,
+    Baselines,
+    Flips,
+    RuleResult,
+    Status,
+    suite_version,
+    threat_identity,
+)
 from sparring.gate.policy import Read
 from sparring.reports import compare, text
 from sparring.reports.rows import Outcomes
@@ -49,6 +60,8 @@ class Said(NamedTuple):
     high: float | None = None
     samples: int | None = None
     flips: Flips | None = None
+    invalid: bool = False
+    """The number it is about is worthless, which no waiver forgives."""
 
 
 def judge(
@@ -127,7 +140,7 @@ def _result(read: Read, at: int, rule: AnyRule, said: Said, today: date) -> Rule
         limit=_limit(rule),
         waiver=waiver,
         notes=notes,
-        **{name: _finite(value) for name, value in said._asdict().items()},
+        **{name: _finite(value) for name, value in said._asdict().items() if name != "invalid"},
     )
 
 
@@ -136,6 +149,18 @@ def _finite(value: object) -> object:
 
 
 def _said(policy: Policy, rule: AnyRule, evidence: Evidence, baselines: Baselines, model: str) -> Said:
+    """What is found of a rule. Nothing that is about an invalid number passes."""
+    name = threat_of(rule)
+    said = _found(policy, rule, evidence, baselines, model)
+    if name is None:
+        return said
+    result = evidence.report.threats[list(policy.threats).index(name)]
+    if result.trust.level != "invalid":
+        return said
+    return said._replace(status="violated", why=f"the number is invalid: {_speaks_against(result)}", invalid=True)
+
+
+def _found(policy: Policy, rule: AnyRule, evidence: Evidence, baselines: Baselines, model: str) -> Said:
     report, name = evidence.report, threat_of(rule)
     at = None if name is None else list(policy.threats).index(name)
     result = report.threats[at or 0]
@@ -155,7 +180,39 @@ def _said(policy: Policy, rule: AnyRule, evidence: Evidence, baselines: Baseline
             return _drop(rule, rule.max_drop, evidence, baselines, key_of(policy, report, model, at), at)
         case CleanRule() if not report.data.labelled:
             return _undecided(rule, "the data have no labels, so that the clean accuracy is 100 % by definition")
-    return _rate(rule, rule.min or 0.0, _measured(report.clean if at is None else result.worst))
+    score = report.clean if at is None else result.worst
+    if report.stopped:
+        return _answered(rule, report.stopped, _Measured(text.rate(score), score.total))
+    return _rate(rule, rule.min or 0.0, _measured(score))
+
+
+class _Measured(NamedTuple):
+    """What was counted on the rows of an evaluation that was to end early."""
+
+    found: str
+    samples: int
+    flips: Flips | None = None
+
+
+def _answered(rule: CleanRule | RobustRule, stopped: Stopped, measured: _Measured) -> Said:
+    """By the confidence sequence that the worker has followed row by row."""
+    answer = next((each for each in stopped.answers if each.id == rule.id), None)
+    if answer is None:
+        return _undecided(rule, "the evaluation was not asked about it; run it anew")
+    unit = "points" if rule.max_drop is not None else "%"
+    interval = f"[{100 * answer.low:.1f}, {100 * answer.high:.1f}] {unit}"
+    rows = f"{text.number(stopped.rows)} of {text.number(stopped.of)} rows"
+    said = Said("inconclusive", "", f"{measured.found} on {rows}, {interval}", answer.value, answer.low, answer.high, measured.samples)
+    words = {
+        "holds": f"the interval had cleared {_edge(rule)} after {text.number(answer.at)} of {text.number(stopped.of)} rows",
+        "fails": f"the interval was beyond {_edge(rule)} after {text.number(answer.at)} of {text.number(stopped.of)} rows",
+        "open": f"the interval includes {_edge(rule)} after {rows}: more rows make it narrower, and so does stop: full",
+    }
+    return _decided(rule, said._replace(flips=measured.flips), answer.word, words)
+
+
+def _edge(rule: CleanRule | RobustRule) -> str:
+    return _percent(rule.min or 0.0) if rule.max_drop is None else _points(rule.max_drop)
 
 
 def _undecided(rule: Sampled, why: str, measured: Said | None = None) -> Said:
@@ -233,21 +290,37 @@ def _drop(rule: CleanRule | RobustRule, limit: float, evidence: Evidence, baseli
     baseline = baselines.get(key)
     if baseline is None:
         return _undecided(rule, f"there is no baseline of {_key_words(key)}; `sparring gate baseline accept` makes one")
-    now = evidence.rows[0].right if at is None else evidence.rows[at].stood
-    if baseline.rows != len(now):
-        return _undecided(rule, f"the baseline has {baseline.rows} rows, and {len(now)} were evaluated: accept a new one")
-    flips = compare.flips(baseline.stood, now)
+    stopped, outcomes = evidence.report.stopped, evidence.rows[at or 0]
+    now = outcomes.right if at is None else outcomes.stood
+    if baseline.rows != (there := stopped.of if stopped else len(now)) or max(outcomes.rows) >= there:
+        return _undecided(rule, f"the baseline has {baseline.rows} rows, and {there} were to be evaluated: accept a new one")
+    was = baseline.stood
+    flips = compare.flips([was[row] for row in outcomes.rows], now)
     low, high = flips.interval
     found = f"{_points(flips.drop)} [{100 * low:.1f}, {100 * high:.1f}]: {flips.lost} rows lost, {flips.won} won"
     measured = Said("inconclusive", "", found, flips.drop, low, high, flips.rows, flips)
     if baseline.sha256 == evidence.report.model.sha256 and not flips.lost:
         return measured._replace(status="pass", why="this is the model of the baseline, and no row was lost")
+    if stopped:
+        told = f"{_points(flips.drop)}, {flips.lost} rows lost, {flips.won} won"
+        return _answered(rule, stopped if _same(evidence, rule, baseline) else _unasked(stopped), _Measured(told, flips.rows, flips))
     words = {
         "holds": f"the upper end of the paired interval is at most {_points(limit)}",
         "fails": f"even the lower end of the paired interval is above {_points(limit)}",
         "open": f"the paired interval includes {_points(limit)}; McNemar's p is {flips.p:.2g}",
     }
     return _decided(rule, measured, _reaches(-high, -low, -limit), words)
+
+
+def _same(evidence: Evidence, rule: CleanRule | RobustRule, baseline: Baseline) -> bool:
+    """The evaluation compared with this very baseline."""
+    stop = evidence.report.job.stop if isinstance(evidence.report.job, Evaluate) else "full"
+    before = next((each.before for each in stop.questions if each.id == rule.id), None) if isinstance(stop, Early) else None
+    return before is not None and (before.sha256, before.right) == (baseline.sha256, baseline.right)
+
+
+def _unasked(stopped: Stopped) -> Stopped:
+    return stopped.model_copy(update={"answers": ()})
 
 
 def _key_words(key: BaselineKey) -> str:
@@ -258,8 +331,11 @@ def _key_words(key: BaselineKey) -> str:
 def _trust(rule: TrustRule, result: ThreatResult) -> Said:
     level = result.trust.level
     good = _TRUST.index(level) >= _TRUST.index(rule.min)
-    against = "; ".join(finding.message for finding in result.trust.evidence) or text.TRUST[level]
-    return Said("pass" if good else "violated", f"{level} is at least {rule.min}" if good else against, found=level)
+    return Said("pass" if good else "violated", f"{level} is at least {rule.min}" if good else _speaks_against(result), found=level)
+
+
+def _speaks_against(result: ThreatResult) -> str:
+    return "; ".join(finding.message for finding in result.trust.evidence) or text.trust_text(result.trust)
 
 
 def _time(rule: TimeRule, seconds: float) -> Said:
@@ -284,6 +360,8 @@ def _waived(policy: Policy, rule: AnyRule, said: Said, today: date) -> tuple[App
 def _against(waiver: Waiver, said: Said, today: date) -> Iterator[str]:
     if said.status == "pass":
         yield "the rule holds without it"
+    if said.invalid:
+        yield "an invalid number cannot be forgiven"
     if waiver.expires < today:
         yield f"it expired on {waiver.expires}"
     if waiver.floor is not None and not (said.low is not None and said.low >= waiver.floor):

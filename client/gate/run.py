@@ -2,24 +2,30 @@
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from pydantic import ValidationError
+
 from sparring import local
 from sparring.commands.evaluate import Sides
-from sparring.contract.gate import DataSource, ModelSource, Policy
+from sparring.contract.gate import DataSource, ModelSource
+from sparring.contract.gates import GateRun
 from sparring.contract.jobs import Evaluate
 from sparring.contract.resources import JobInfo
 from sparring.contract.specs import DataSpec, ModelSpec
-from sparring.contract.verdict import Baselines, ExitCode, RuleResult, Subject, Verdict, exit_code, suite_version
+from sparring.contract.verdict import Baseline, Baselines, ExitCode, RuleResult, Subject, Verdict, exit_code, suite_version
 from sparring.errors import ApiError, JobFailed, SparringError, UsageProblem
+from sparring.gate import early
+from sparring.gate.baselines import accepted, load, save
 from sparring.gate.judge import Evidence, judge, unjudged
 from sparring.gate.policy import Read
 from sparring.outputs import Output, write
 from sparring.progress import cancelled_if_interrupted, follow
 from sparring.sdk import Client
+from sparring.show import say
 from sparring.told import of_job
 
 Spec = TypeVar("Spec", ModelSpec, DataSpec)
@@ -40,6 +46,8 @@ class Wanted(NamedTuple):
     """An evaluation that has been run already."""
     files: tuple[Output, ...] = ()
     """What to keep of the evaluation."""
+    keep: bool = True
+    """Leave the verdict with the service."""
 
 
 def decide(wanted: Wanted, baselines: Baselines, today: date | None = None) -> Verdict:
@@ -48,10 +56,14 @@ def decide(wanted: Wanted, baselines: Baselines, today: date | None = None) -> V
     Raises:
         UsageProblem: the policy names files or uploads that are not there, or a job that is not what it asks for.
     """
-    read, today = wanted.read, today or datetime.now(UTC).date()
+    today = today or datetime.now(UTC).date()
     sides = _sides(wanted)
     try:
-        evidence = _evidence(wanted, sides)
+        with local.service(_device(wanted)) as client:
+            verdict = _judged(client, wanted, sides, baselines, today)
+            if wanted.keep:
+                _keep(client, wanted, verdict)
+            return verdict
     except UsageProblem:
         raise
     except SparringError as error:
@@ -59,13 +71,42 @@ def decide(wanted: Wanted, baselines: Baselines, today: date | None = None) -> V
     except Exception as error:  # a gate that broke must not look like one that found something, or like one that passed
         hint = "This is a fault of Sparring; please report it with the version of both sides"
         return _unevaluated(wanted, SparringError(f"The gate stopped on an unexpected {type(error).__name__}: {error}", hint), today)
-    rules = judge(read, evidence, baselines, baseline_name(wanted), today, wanted.only)
+
+
+def _judged(client: Client, wanted: Wanted, sides: Sides, baselines: Baselines, today: date) -> Verdict:
+    try:
+        evidence = _evidence(client, wanted, sides, baselines)
+    except JobFailed as error:
+        return _unevaluated(wanted, error, today)
+    rules = judge(wanted.read, evidence, baselines, baseline_name(wanted), today, wanted.only)
     return _verdict(wanted, rules, exit_code(rules), evidence)
 
 
-def evaluate(wanted: Wanted) -> Evidence:
-    """The evaluation a policy asks for. Raises SparringError where there is none, UsageProblem as `decide` does."""
-    return _evidence(wanted, _sides(wanted))
+def _keep(client: Client, wanted: Wanted, verdict: Verdict) -> None:
+    """Leave the verdict with the service, for its history. What is found does not depend on whether that can be done."""
+    try:
+        client.gates.add(GateRun(name=baseline_name(wanted), policy=wanted.read.policy, verdict=verdict))
+    except (SparringError, ValidationError) as error:
+        say(f"the service does not keep the verdict: {error}")
+
+
+def accept(wanted: Wanted, file: Path, branch: str | None) -> tuple[Baseline, ...]:
+    """Run the evaluation on every row, and keep what became of each in the file and at the service.
+
+    Raises:
+        SparringError: there is no evaluation; UsageProblem as `decide` does.
+    """
+    kept = load(file)
+    with local.service(_device(wanted)) as client:
+        evidence = _evidence(client, wanted, _sides(wanted), None)
+        fresh = accepted(wanted.read.policy, evidence, baseline_name(wanted), branch)
+        save(file, kept.replaced(fresh))
+        client.baselines.accept(fresh)
+    return fresh
+
+
+def _device(wanted: Wanted) -> str:
+    return wanted.read.policy.evaluate.device or "auto"
 
 
 def baseline_name(wanted: Wanted) -> str:
@@ -92,29 +133,37 @@ def _spec(kind: type[Spec], source: ModelSource | DataSource) -> Spec | None:
     return kind.model_validate(given) if given else None
 
 
-def _evidence(wanted: Wanted, sides: Sides) -> Evidence:
-    policy = wanted.read.policy
-    with local.service(policy.evaluate.device or "auto") as client:
-        if wanted.job:
-            info = _known(client, wanted.job, policy, sides)
-        else:
-            job = client.jobs.submit(policy.job(**sides.upload(client)))
-            with cancelled_if_interrupted(client, job.id):
-                info = follow(client, job.id)
-        write(client, info, wanted.files)
-        return Evidence(*of_job(client, info.id), info.id)
+def _evidence(client: Client, wanted: Wanted, sides: Sides, baselines: Baselines | None) -> Evidence:
+    """With baselines it may end early, if the policy says so."""
+    if wanted.job:
+        info = _known(client, wanted, wanted.job, sides, baselines)
+    else:
+        given = sides.upload(client)
+        stop = _stop(wanted, baselines, lambda: client.datasets.get(given["data"]).sha256)
+        job = client.jobs.submit(wanted.read.policy.job(**given, stop=stop))
+        with cancelled_if_interrupted(client, job.id):
+            info = follow(client, job.id)
+    write(client, info, wanted.files)
+    return Evidence(*of_job(client, info.id), info.id)
 
 
-def _known(client: Client, job_id: str, policy: Policy, sides: Sides) -> JobInfo:
+def _stop(wanted: Wanted, baselines: Baselines | None, data: Callable[[], str]) -> early.Stop:
+    """When the evaluation ends; `data()` is the sha256 of the data."""
+    if baselines is None or wanted.read.policy.evaluate.stop != "early":
+        return "full"
+    return early.stop(wanted.read.policy, baselines, baseline_name(wanted), data(), wanted.only)
+
+
+def _known(client: Client, wanted: Wanted, job_id: str, sides: Sides, baselines: Baselines | None) -> JobInfo:
     """An evaluation that was run already. UsageProblem unless it is the very one the policy asks for."""
     info = client.jobs.get(job_id)
     if info.state != "succeeded":
         raise UsageProblem(f"{job_id} is {info.state}: it has no report", "Name a job that has succeeded, or leave --job out")
-    asked = policy.job(info.job.model, info.job.data)
+    report = client.jobs.report(job_id)
+    asked = wanted.read.policy.job(info.job.model, info.job.data, _stop(wanted, baselines, lambda: report.data.sha256))
     theirs = info.job.model_dump(mode="json")
     if other := [name for name, value in asked.model_dump(mode="json").items() if theirs.get(name) != value]:
         raise UsageProblem(f"{job_id} is not what the policy asks for: its {', '.join(other)} differ", "Leave --job out to run it anew")
-    report = client.jobs.report(job_id)
     for what, ref, path, facts in (
         ("model", sides.model_ref, sides.model, report.model),
         ("data", sides.data_ref, sides.data, report.data),

@@ -6,19 +6,37 @@ from pydantic import BeforeValidator, Discriminator
 
 from sparring.contract.attacks.base import ACCESSES, Access, AttackBase, Knowledge, Loss
 from sparring.contract.attacks.decision import Boundary, HopSkipJump, RayS
-from sparring.contract.attacks.gradient import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, PGD, RFGSM, VAT, GradientAscent
+from sparring.contract.attacks.gradient import (
+    APGD,
+    BIM,
+    DIFGSM,
+    FGM,
+    FGSM,
+    MIFGSM,
+    NIFGSM,
+    PGD,
+    RFGSM,
+    SIFGSM,
+    TIFGSM,
+    VAT,
+    GradientAscent,
+)
 from sparring.contract.attacks.gray import Substitute, Transfer
 from sparring.contract.attacks.minimal import CW, DDN, FAB, FMN, DeepFool
+from sparring.contract.attacks.replay import Replay
 from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, Square
 from sparring.contract.base import numbered, require_kind
 
-White = FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | PGD | APGD | VAT | DeepFool | DDN | FMN | CW | FAB
+Climbing = FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | NIFGSM | SIFGSM | TIFGSM | PGD | APGD | VAT
+Minimal = DeepFool | DDN | FMN | CW | FAB
+White = Climbing | Minimal
 Gray = Transfer
 Black = Square | NES | SPSA | SimBA | Boundary | HopSkipJump | RayS | Substitute
-AnyAttack = Noise | White | Gray | Black
+Listed = Noise | White | Gray | Black
+AnyAttack = Listed | Replay
 AttackSpec = Annotated[AnyAttack, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, ATTACKS))]
-ATTACKS: tuple[type[AnyAttack], ...] = get_args(AnyAttack)
-"""Every attack of the contract, in the order of the union."""
+ATTACKS: tuple[type[Listed], ...] = get_args(Listed)
+"""Every attack that a job may list, in the order of the union. Replay is asked for by the job's own `replay`."""
 
 SuiteName = Literal["quick", "standard", "thorough", "levels", "defended"]
 
@@ -58,9 +76,22 @@ PURPOSES: dict[SuiteName, str] = {
 """What each suite is for, in a sentence or two."""
 
 __all__ = ["ACCESSES", "APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "NES", "PGD"]
-__all__ += ["PURPOSES"]
+__all__ += ["NIFGSM", "PURPOSES", "SIFGSM", "TIFGSM"]
 __all__ += ["RFGSM", "SPSA", "SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "Boundary", "DeepFool", "GradientAscent"]
-__all__ += ["HopSkipJump", "Knowledge", "Loss", "Noise", "RayS", "SimBA", "Square", "Substitute", "SuiteName", "Transfer", "names"]
+__all__ += [
+    "HopSkipJump",
+    "Knowledge",
+    "Loss",
+    "Noise",
+    "RayS",
+    "Replay",
+    "SimBA",
+    "Square",
+    "Substitute",
+    "SuiteName",
+    "Transfer",
+    "names",
+]
 
 
 def names(attacks: tuple[AnyAttack, ...]) -> tuple[str, ...]:

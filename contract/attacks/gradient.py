@@ -1,11 +1,11 @@
 """Attacks that climb a loss inside the ball with the model's own gradient."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sparring.contract.attacks.base import AttackBase, Fraction, Loss, Passes, Restarts, Steps, Targets
-from sparring.contract.quantity import PositiveQuantity, Quantity, value
+from sparring.contract.quantity import NotBool, PositiveQuantity, Quantity, value
 from sparring.contract.threat import Norm
 
 Labels = Literal["true", "predicted"]
@@ -130,6 +130,39 @@ class DIFGSM(MIFGSM):
     """How often a step looks through a transform."""
     shrink: Fraction = 0.9
     """The smallest size of the transformed picture, as a fraction of the original."""
+
+
+class NIFGSM(MIFGSM):
+    """Nesterov: MI-FGSM whose gradients are taken where the momentum is about to lead."""
+
+    title = "NI-FGSM"
+    paper = "Lin et al. 2019, arXiv 1908.06281"
+
+    kind: Literal["nifgsm"] = "nifgsm"  # type: ignore[assignment]  # the same settings under another name
+
+
+class SIFGSM(MIFGSM):
+    """Scale invariance: MI-FGSM whose gradients are means over the input and its halves; made to transfer."""
+
+    title = "SI-FGSM"
+    paper = "Lin et al. 2019, arXiv 1908.06281"
+    converges = False
+
+    kind: Literal["sifgsm"] = "sifgsm"  # type: ignore[assignment]  # the same settings under another name
+    copies: Annotated[int, Field(ge=1, le=16), NotBool] = 5
+    """Inputs looked at in a step: x, x / 2, x / 4 …, in units of the data."""
+
+
+class TIFGSM(MIFGSM):
+    """Translation invariance: MI-FGSM whose gradients are blurred, as if taken on many shifts of the picture; made to transfer."""
+
+    title = "TI-FGSM"
+    paper = "Dong et al. 2019, arXiv 1904.02884"
+    converges = False
+
+    kind: Literal["tifgsm"] = "tifgsm"  # type: ignore[assignment]  # the same settings under another name
+    reach: Annotated[int, Field(ge=0, le=64), NotBool] = 7
+    """Pixels that the blur reaches to each side; the Gaussian's deviation is a third of it."""
 
 
 class PGD(White):

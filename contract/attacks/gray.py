@@ -1,19 +1,19 @@
 """Attacks that train a model of their own: from the training data (gray box), or from the target's answers (black box)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from sparring.contract.attacks.base import AttackBase, Steps
-from sparring.contract.attacks.gradient import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, PGD, RFGSM
+from sparring.contract.attacks.gradient import APGD, BIM, DIFGSM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, SIFGSM, TIFGSM
 from sparring.contract.base import require_kind
 from sparring.contract.quantity import NotBool, PlusSeparated, PositiveQuantity
 from sparring.contract.refs import Ref
 
 Architecture = Literal["mlp", "cnn", "tanh", "eegnet", "same"]
 
-AnyCrafter = FGSM | FGM | RFGSM | BIM | MIFGSM | DIFGSM | PGD | APGD
-CRAFTERS: tuple[type[AnyCrafter], ...] = (FGSM, FGM, RFGSM, BIM, MIFGSM, DIFGSM, PGD, APGD)
+AnyCrafter = FGSM | FGM | RFGSM | BIM | MIFGSM | DIFGSM | NIFGSM | SIFGSM | TIFGSM | PGD | APGD
+CRAFTERS: tuple[type[AnyCrafter], ...] = get_args(AnyCrafter)
 
 
 def _crafter(given: Any) -> Any:

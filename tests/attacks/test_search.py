@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional
 from workers.orders import export
 
-from sparring.attacks.search import search_copy
+from sparring.attacks.search import pool_first, search_copy
 from sparring.contract.specs import ModelSpec
 from sparring.workers.models import load_model
 
@@ -89,3 +90,50 @@ def test_what_cannot_be_traced_is_used_as_it_is() -> None:
     assert "batch norm folded" not in done
     x = torch.rand(3, 3, 8, 8)
     assert torch.allclose(search(x), model(x), atol=1e-6)
+
+
+class Pooled(nn.Module):
+    """A ReLU read by the pooling alone, one that is read twice, and one whose source is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(channels, 4, 3, padding=1) for channels in (3, 4, 4))
+        self.pool, self.head = nn.MaxPool2d(2), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.max_pool2d(torch.relu(self.first(x)), 3, 2, 1)
+        y = torch.relu(self.second(x))
+        x = self.pool(y) + functional.avg_pool2d(y, 2)
+        z = self.third(x)
+        x = self.pool(torch.relu(z)) - functional.avg_pool2d(z, 2)
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("as_graph", [True, False], ids=["pt2", "module"])
+def test_a_relu_waits_for_the_pooling_that_alone_reads_it(as_graph: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Pooled().eval()
+    held = Holder(load_model(export(model, tmp_path / "m.pt2", (3, 16, 16)), "pt2", ModelSpec()).module if as_graph else model)
+    search, done = search_copy(held)
+    assert "max pooling before ReLU" in done
+    (inner,) = search.children()
+    assert isinstance(inner, fx.GraphModule)
+    assert pool_first(inner) == 0
+    plain = copy.deepcopy(held).to(memory_format=torch.channels_last)
+    x = torch.randn(5, 3, 16, 16)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    assert torch.equal(search(ours), plain(theirs))
+    (one,), (other,) = torch.autograd.grad(search(ours).square().sum(), ours), torch.autograd.grad(plain(theirs).square().sum(), theirs)
+    assert torch.equal(one, other)
+
+
+def test_a_pooling_that_tells_its_indices_is_left_as_it_is() -> None:
+    class Telling(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            values, at = functional.max_pool2d(torch.relu(x), 2, return_indices=True)
+            return (values + at).flatten(1)
+
+    assert pool_first(fx.symbolic_trace(Telling())) == 0
+    assert pool_first(fx.symbolic_trace(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, return_indices=True)))) == 0
+    assert pool_first(fx.symbolic_trace(nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2)))) == 1

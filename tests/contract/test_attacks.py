@@ -14,11 +14,20 @@ from sparring.contract.attacks import (
     FGSM,
     FMN,
     MIFGSM,
+    NES,
+    NIFGSM,
     PGD,
     PURPOSES,
+    SIFGSM,
+    SPSA,
     SUITES,
+    TIFGSM,
+    Boundary,
+    HopSkipJump,
     Loss,
     Noise,
+    RayS,
+    SimBA,
     Square,
     Substitute,
     SuiteName,
@@ -28,7 +37,7 @@ from sparring.contract.attacks import (
 )
 from sparring.contract.threat import Norm
 
-KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm pgd apgd vat deepfool ddn fmn cw fab transfer square"
+KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm nifgsm sifgsm tifgsm pgd apgd vat deepfool ddn fmn cw fab transfer square"
 KINDS += " nes spsa simba boundary hopskipjump rays substitute"
 
 
@@ -98,11 +107,33 @@ def test_counts_of_an_attack(kind, field):
         assert list(faults(kind, **{field: wrong})) == [field]
 
 
+@pytest.mark.parametrize("kind", [NES, SPSA, SimBA, Boundary, HopSkipJump, RayS])
+def test_a_number_of_queries_leaves_room_for_a_step_and_the_judge(kind):
+    assert kind(queries=10).queries == 10
+    for wrong in (9, 0, 10_000_001):
+        assert list(faults(kind, queries=wrong)) == ["queries"]
+
+
+def test_who_sees_no_gradient_is_black_box_and_who_walks_has_no_eps():
+    assert {kind.access for kind in (NES, SPSA, SimBA, Square)} == {"score"}
+    assert {kind.access for kind in (Boundary, HopSkipJump, RayS)} == {"decision"}
+    for kind in (NES, SPSA, SimBA, Square, Boundary, HopSkipJump, RayS):
+        assert kind.knowledge == "black"
+        assert kind.bounded == (kind.access == "score")
+
+
+def test_probes_and_steps_follow_eps_unless_given():
+    assert (NES().probe_size(0.05), NES().step_size(0.05)) == pytest.approx((0.001, 0.01))
+    assert (SPSA().probe_size(0.1), SPSA().step_size(0.1)) == pytest.approx((0.01, 0.05))
+    for kind in (NES, SPSA):
+        assert (kind(sigma="1/255").probe_size(9), kind(alpha="2/255").step_size(9)) == (1 / 255, 2 / 255)
+
+
 def test_a_step_is_derived_unless_given_and_there_may_be_none():
     assert PGD(steps=10).step_size(0.4) == pytest.approx(0.1)
     assert PGD(alpha="2/255").step_size(0.4) == 2 / 255
     assert "greater than 0" in faults(PGD, alpha=0)["alpha"]
-    for kind in (BIM, MIFGSM, DIFGSM):
+    for kind in (BIM, MIFGSM, DIFGSM, NIFGSM, SIFGSM, TIFGSM):
         assert kind(steps=4).step_size(0.4) == pytest.approx(0.1)
         assert kind(alpha="2/255").step_size(0.4) == 2 / 255
     assert APGD().step_size(0.4) is None

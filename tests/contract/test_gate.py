@@ -1,13 +1,15 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sparring.contract.early import packed
 from sparring.contract.gate import Policy, Settings
 from sparring.contract.jobs import Evaluate
-from sparring.contract.verdict import Baseline, BaselineKey, Baselines, ThreatIdentity, exit_code, packed, suite_version, threat_identity
+from sparring.contract.verdict import Baseline, BaselineKey, Baselines, ThreatIdentity, exit_code, suite_version, threat_identity
 from tests.reports import factory, verdicts
 
+STEADY = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 SHA = "ab" * 32
 
 
@@ -59,7 +61,8 @@ def faults(**changes) -> str:
         ({"waivers": [waiver(floor=0.1)], "rules": [{"id": "robust", "metric": "clean", "max_drop": 0.1}]}, "waivers.0.floor"),
         ({"evaluate": {"attacks": [{"kind": "fgm"}]}}, "evaluate: attacks.0: fgm is not defined for norm linf"),
         ({"evaluate": {"suite": "quick", "attacks": [{"kind": "pgd"}]}}, "exclude each other"),
-        ({"evaluate": {"stop": "early"}}, "stop"),
+        ({"evaluate": {"stop": "soon"}}, "stop"),
+        ({"evaluate": {"stop": "early"}, "rules": [{"id": "a", "metric": "time", "max": 9}]}, "evaluate.stop: no rule on clean or robust"),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(changes: dict, said: str):
@@ -83,6 +86,7 @@ def test_a_policy_survives_its_own_json():
     assert Policy.model_validate_json(made.model_dump_json()) == made
 
 
+@STEADY
 @given(st.lists(st.booleans(), min_size=1, max_size=70))
 def test_a_baseline_keeps_every_row(stood: list[bool]):
     key = BaselineKey(branch="main", model="m", data=SHA, threat=None, suite="")

@@ -76,6 +76,10 @@ def test_whole_numbers(job, field):
         ({"precision": "half"}, "precision", "'exact' or 'fast'"),
         ({"cascade": "perhaps"}, "cascade", "valid boolean"),
         ({"stop": "early"}, "stop", "'full'"),
+        ({"stop": {"kind": "early", "questions": []}}, "stop.early.questions", "at least 1 item"),
+        ({"stop": {"questions": [{"id": "a"}]}}, "stop.early.questions.0", "give either min or max_drop"),
+        ({"stop": {"questions": [{"id": "a", "max_drop": 0.1}]}}, "stop.early.questions.0", "max_drop and before go together"),
+        ({"stop": {"questions": [{"id": "a", "min": 0.1}] * 2}}, "stop.early", "a is asked twice"),
         ({"model": "../../etc/passwd"}, "model", "mdl|dat"),
         ({"device": "tpu"}, "device", "'auto', 'cpu' or 'gpu'"),
         ({"colour": "red"}, "colour", "not permitted"),
@@ -97,6 +101,7 @@ def test_one_mistake_is_one_fault_in_its_place(changes, where, said):
             "attacks.1: fgsm is not defined for norm l2 (it knows linf)",
         ),
         ({"attacks": [{"kind": "pgd"}], "knowledge": ["black"]}, "attacks.0: pgd needs white-box knowledge"),
+        ({"stop": {"questions": [{"id": "a", "min": 0.1, "threat": 1}]}}, "stop.questions.0.threat: there is no threat 1"),
         ({"threats": [LINF, L0]}, "threats.1: no attack of the suite is defined for norm l0 with this knowledge (it covers linf, l2, l1)"),
         (
             {"threats": [LINF, LINF | {"targeted": True}], "attacks": [{"kind": "pgd"}, {"kind": "fab"}]},

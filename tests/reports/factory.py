@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from sparring.contract.attacks import FGSM, PGD, AttackSpec, Noise, names
+from sparring.contract.attacks import FGSM, PGD, AttackSpec, Noise, Square, names
 from sparring.contract.corruptions import CorruptionName
 from sparring.contract.jobs import Evaluate
 from sparring.contract.report import (
@@ -18,6 +18,7 @@ from sparring.contract.report import (
     MinimalResult,
     ModelFacts,
     Provenance,
+    QueryPoint,
     Report,
     Score,
     ThreatResult,
@@ -147,6 +148,20 @@ def minimal(name="fab", norm="linf", targeted=False, *, found=CLEAN, reach=0.1) 
     )
 
 
+def asked(**changes) -> Report:
+    """A report of Square and PGD, with the queries that their breaks took."""
+    made = report(attacks=(Square(), PGD(steps=20)), **changes)
+    told = {
+        "median_queries": 120,
+        "p90_queries": 2400,
+        "by_queries": tuple(
+            QueryPoint(queries=queries, broken=broken) for queries, broken in ((1, 3), (120, 90), (2400, 162), (5001, 180))
+        ),
+    }
+    threats = tuple(r.model_copy(update={"each": tuple(each.model_copy(update=told) for each in r.each)}) for r in made.threats[:1])
+    return made.model_copy(update={"threats": threats + made.threats[1:]})
+
+
 def cascade(**changes) -> Report:
     """A report of attacks that saw only what those before them had left."""
     made = report(**changes)
@@ -188,7 +203,7 @@ def digits(count=6, size=14, threat=1) -> list[Picture]:
     return made
 
 
-__all__ = ["ATTACKS", "CLEAN", "FGSM", "ROWS", "THREATS", "cascade", "digits", "minimal", "report", "threat_result", "warning"]
+__all__ = ["ATTACKS", "CLEAN", "FGSM", "ROWS", "THREATS", "asked", "cascade", "digits", "minimal", "report", "threat_result", "warning"]
 
 
 def corrupted(*names: CorruptionName) -> Report:

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -9,9 +9,11 @@ from sparring.contract.report import Score
 from sparring.reports.compare import Incomparable, Told, compared, enough, flips, mcnemar, median
 from tests.client.gate import sample
 
+STEADY = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
 
+@STEADY
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_mcnemar_is_the_exact_binomial_test(lost: int, won: int):
     expected = stats.binomtest(min(lost, won), lost + won).pvalue if lost + won else 1.0
@@ -24,6 +26,7 @@ def test_mcnemar_by_hand():
     assert mcnemar(3, 3) == 1.0
 
 
+@STEADY
 @given(PAIRS)
 def test_flips_count_and_the_interval_holds_the_drop_of_a_row_more(pairs):
     found = flips([a for a, _ in pairs], [b for _, b in pairs])
@@ -34,6 +37,7 @@ def test_flips_count_and_the_interval_holds_the_drop_of_a_row_more(pairs):
     assert -1 <= low < (found.lost - found.won) / (len(pairs) + 2) < high <= 1
 
 
+@STEADY
 @given(PAIRS)
 def test_the_other_way_round_is_the_mirror_image(pairs):
     there, back = (flips([p[a] for p in pairs], [p[1 - a] for p in pairs]) for a in (0, 1))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparring.reports.figures import amplified, curve_svg, picture_png
-from sparring.reports.text import curves
+from sparring.reports.figures import amplified, curve_svg, picture_png, queries_svg
+from sparring.reports.text import asking, curves
 from tests.reports import factory
 
 
@@ -83,3 +83,15 @@ def test_amplified_shows_no_change_as_mid_grey():
     delta = np.array([-0.2, -0.1, 0.0, 0.05, 0.1, 0.2])
     assert amplified(delta, 0.1).tolist() == [0, 0, 128, 192, 255, 255]
     assert amplified(np.zeros(3), 0.0).tolist() == [128] * 3
+
+
+def test_queries_are_drawn_for_attacks_that_ask():
+    (asked,) = asking(factory.asked())
+    assert [each.name for each in asked.each] == ["square"]
+    drawn = queries_svg(asked, "a")
+    assert drawn == queries_svg(asked, "a")
+    root = ET.fromstring(drawn)
+    said = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"square", "queries of each row", "rows broken, %"} <= set(said)
+    one = asked._replace(each=(asked.each[0].model_copy(update={"by_queries": asked.each[0].by_queries[:1]}),))
+    assert queries_svg(one, "a").startswith("<svg"), "all fell to the first query"

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from sparring.contract.attacks import PGD, VAT
-from sparring.contract.report import Finding, Report, Score, Trust
+from sparring.contract.report import Check, Finding, Report, Score, Trust
 from sparring.contract.threat import Threat
 from sparring.reports.html import html
 from sparring.reports.text import CASCADE
@@ -82,7 +82,7 @@ def test_headline_has_counts_rate_interval_clean_and_trust():
     text = words(Page(html(factory.report(threats=(Threat(norm="linf", eps="8/255"),)))))
     assert "64.0 % robust accuracy within linf 8/255 95 % interval [61.0, 66.9] %: 640 of 1,000 rows held" in text
     assert "clean accuracy 91.2 % [89.3, 92.8]: 912 of 1,000 rows" in text
-    assert "no masking checks were run beyond the preflight" in text
+    assert "no sign was found, but checks were left out" in text
 
 
 def test_warnings_stand_before_the_result():
@@ -243,3 +243,42 @@ def test_corruptions_have_a_section_of_their_own():
     assert "mean of all 70.0 %" in said
     assert "mean of all" not in words(Page(html(factory.corrupted("contrast")))), "one is its own mean"
     assert "Common corruptions" not in words(Page(html(factory.report())))
+
+
+CHECKS = (
+    Check(code="model_changed", state="passed", message="The weights are those that were uploaded."),
+    Check(
+        code="not_converged", state="flagged", level="suspect", message="2 of 32 rows fell.", hint="Take more steps.", evidence={"rows": 2}
+    ),
+    Check(code="scale_matters", state="left_out", message="It would have cost too much."),
+)
+
+
+def test_checks_stand_in_a_table_once_where_they_say_the_same_under_every_threat():
+    sample = factory.report(trust=Trust(level="unchecked", checks=(CHECKS[0], CHECKS[2])))
+    own = Trust(level="suspect", evidence=(), checks=CHECKS)
+    first, *others = sample.threats
+    sample = sample.model_copy(update={"threats": (first.model_copy(update={"trust": own}), *others)})
+    page = Page(html(sample))
+    text = words(page)
+    assert text.count("The weights are those that were uploaded.") == 1
+    assert "under every threat" in text
+    assert "not converged flagged: suspect 2 of 32 rows fell. Take more steps. rows 2" in text
+    assert "scale matters left out It would have cost too much." in text
+    assert text.count("Left out: scale matters.") == 2, "of the one threat that is suspect, and once for the others"
+    assert "no sign found" in text
+
+
+def test_what_a_check_says_is_inert():
+    hostile = Check(code="mode_mismatch", state="flagged", level="invalid", message=HOSTILE, evidence={"parts": [HOSTILE]})
+    page = html(factory.report(trust=Trust(level="invalid", checks=(hostile,))))
+    assert HOSTILE not in page
+
+
+def test_queries_have_a_drawing_and_a_table():
+    page = html(factory.asked())
+    assert 'id="queries"' in page
+    assert page.count("Broken rows against queries") == 1
+    assert "queries-0-" in page
+    assert ">2,400</td>" in page
+    assert 'id="queries"' not in html(factory.report())

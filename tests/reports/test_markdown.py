@@ -1,7 +1,7 @@
 import re
 
 from sparring.contract.endpoints import Budget, HttpEndpoint
-from sparring.contract.report import Trust
+from sparring.contract.report import Check, Trust
 from sparring.contract.specs import ModelSpec
 from sparring.contract.threat import Threat
 from sparring.reports import text
@@ -15,7 +15,7 @@ def test_markdown_holds_the_facts():
     said = markdown(factory.report(warnings=(factory.warning(),)))
     assert said.startswith("# digits cnn\\.pt2 on digits\\.npz: robustness report")
     assert "| linf 8/255 | **49.0 %** | [45.9, 52.1] | 490 of 1,000 | 91.2 % [89.3, 92.8] | unchecked |" in said
-    assert "no masking checks were run beyond the preflight" in said
+    assert "no sign was found, but checks were left out" in said
     assert "no better than chance" in said
     assert "sparring evaluate mdl_" in said
     assert said.endswith("}\n```\n")
@@ -105,3 +105,17 @@ def test_the_command_names_the_budget():
     whole = factory.report()
     told = whole.model_copy(update={"job": whole.job.model_copy(update={"budget": Budget(asked=50, sent=60)})})
     assert "--asked 50 --sent 60" in text.command(told)
+
+
+def test_checks_are_a_table_and_inert():
+    check = Check(code="mode_mismatch", state="flagged", level="invalid", message="2 parts, first <b>|*x*.")
+    said = markdown(factory.report(threats=(Threat(norm="linf", eps=0.1),), trust=Trust(level="invalid", checks=(check,))))
+    assert "| mode mismatch | flagged: invalid | 2 parts, first &lt;b&gt;\\|\\*x\\*\\. |" in said
+    assert "## Checks" not in markdown(factory.report())
+
+
+def test_queries_have_a_table():
+    said = markdown(factory.asked())
+    broken, entered = (getattr(factory.asked().threats[0].each[0], name) for name in ("broken", "entered"))
+    assert f"| square | linf 4/255 | {broken} of {entered} | 120 | 2,400 |" in said
+    assert "## Queries" not in markdown(factory.report())

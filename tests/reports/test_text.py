@@ -161,3 +161,13 @@ def test_corruptions_have_a_rate_for_each_severity_and_a_mean():
 )
 def test_command_of_an_evaluation_with_corruptions(names, flags):
     assert flags in text.command(factory.corrupted(*names))
+
+
+def test_queries_are_told_of_attacks_that_have_a_number_of_them():
+    (asked,) = text.asking(factory.asked())
+    assert asked.threat == factory.THREATS[0]
+    assert [each.name for each in asked.each] == ["square"]
+    assert text.asking(factory.report()) == ()
+    square, pgd = factory.asked().threats[0].each
+    for each in (square, pgd):
+        assert "half of the rows it broke took 120 queries at most, 90 % of them 2,400" in text.remarks(each)

@@ -89,6 +89,13 @@ def test_neither_order_nor_shards_change_a_bit(folder: Path, whole: dict[tuple[i
     assert {key: row for each in found for key, row in each.items()} == whole
 
 
+def test_shorter_passes_change_no_bit(folder: Path, whole: dict[tuple[int, int], Row]) -> None:
+    given, bench = bench_of(folder, BRIEF)
+    assert bench.target.granule < bench.target.tile
+    bench.target.granule = bench.target.tile
+    assert rows_of(attack_shard(given.job, bench, np.arange(ALL), lambda more: None)) == whole
+
+
 @pytest.mark.parametrize("tile", [32, pytest.param(256, marks=pytest.mark.slow)])
 def test_between_tiles_hardly_a_verdict_differs(folder: Path, whole: dict[tuple[int, int], Row], tile: int) -> None:
     given, bench = bench_of(folder, BRIEF, tile)

@@ -54,7 +54,7 @@ def as_pt2(uploads: Path, tmp_path_factory: pytest.TempPathFactory) -> Order:
     return given
 
 
-@pytest.mark.parametrize("name", ["free.onnx", "fixed.onnx"])
+@pytest.mark.parametrize("name", ["free.onnx", pytest.param("fixed.onnx", marks=pytest.mark.slow)])
 def test_the_same_network_gets_the_same_verdicts_as_pt2(name: str, uploads: Path, as_pt2: Order, tmp_path: Path) -> None:
     """Only a row that lies on the boundary to the last bits may come out differently: at most one of 400."""
     given = order(tmp_path, uploads / name, uploads / "data.npz", LINF | {"attacks": [NOISE, PGD]})

@@ -51,6 +51,29 @@ def test_an_honest_model_raises_no_finding(model: nn.Module, tmp_path: Path) -> 
     assert look(made(tmp_path, model)) == []
 
 
+class Crowded(nn.Module):
+    """A model whose answers change in their last bits with the number of rows that share a pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.model(x) * (1 + 1e-6 * x.new_ones(x.shape[0], 1).sum())
+        return scores
+
+
+def test_passes_are_shorter_only_where_that_changes_no_bit(model: nn.Module, tmp_path: Path) -> None:
+    facts, bench = preflight(made(tmp_path, model), torch.device("cpu"), 64)
+    assert (facts.independent, facts.granule, bench.target.granule) == (True, 16, 16)
+    x = bench.rows(torch.arange(120))
+    for rows in (120, 48, 17, 1):
+        assert torch.equal(bench.target.verdict(x[:rows]), bench.target.verdict(x)[:rows])
+    facts, bench = preflight(made(tmp_path, Crowded(model)), torch.device("cpu"), 64)
+    assert (facts.independent, facts.granule, bench.target.granule) == (True, 0, 64)
+    assert open_bench(made(tmp_path, Crowded(model)), torch.device("cpu"), 64, facts).target.granule == 64
+
+
 def test_an_eps_beyond_the_bounds_is_told_with_the_one_that_may_be_meant() -> None:
     def told(norm: str, eps: object, spec: DataSpec) -> list[Finding]:
         wanted = {"kind": "evaluate", "model": "a" * 64, "data": "b" * 64, "threats": [{"norm": norm, "eps": eps}]}

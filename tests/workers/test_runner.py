@@ -148,6 +148,7 @@ def test_killed_and_taken_up_again_changes_no_bit(done, uploads: Path, tmp_path:
     same(done, again)
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_shards_are_done_again(done, uploads: Path, tmp_path: Path) -> None:
     shards = Path(done.out) / "shards"
     again = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", JOB | {"seed": 1, "threats": THREATS[:1], "rows": 40})
@@ -173,7 +174,7 @@ def test_progress_grows_to_its_total(uploads: Path, tmp_path: Path) -> None:
     done = [progress.done for progress in said if progress.phase == "attack"]
     assert done == sorted(done)
     assert done[-1] == said[-1].total == 200 * 3
-    assert {progress.phase for progress in said} == {"preflight", "attack", "report"}
+    assert {progress.phase for progress in said} == {"preflight", "attack", "checks", "report"}
 
 
 def test_craft_leaves_a_dataset(uploads: Path, tmp_path: Path) -> None:
@@ -207,6 +208,7 @@ def test_a_targeted_break_reaches_the_target_drawn_for_the_row(uploads: Path, tm
     assert all(int(row["prediction"]) == int(targets[int(row["row"])]) != int(row["label"]) for row in broken)
 
 
+@pytest.mark.slow
 def test_fewer_rows_are_the_same_rows(done, uploads: Path, tmp_path: Path) -> None:
     """Another number of rows cuts and orders the shards anew; what becomes of a row does not change by a bit."""
     part = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", JOB | {"rows": 130})

@@ -113,6 +113,7 @@ def test_training_data_of_their_own_are_used_and_checked(uploads: Path, tmp_path
         preflight(ordered(tmp_path / "b", uploads, job, training=tmp_path / "flat.npz"), torch.device("cpu"), 64)
 
 
+@pytest.mark.slow
 def test_an_uploaded_model_is_a_surrogate_if_it_tells_the_same_classes_apart(uploads: Path, tmp_path: Path) -> None:
     orders.export(orders.trained(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), epochs=3), tmp_path / "other.pt2")
     orders.export(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), tmp_path / "three.pt2")

@@ -78,6 +78,16 @@ def switch(graph: torch.fx.GraphModule, training: bool) -> None:
         graph.recompile()
 
 
+def in_training(module: torch.nn.Module) -> tuple[str, ...]:
+    """Names of the parts of a model that are in training mode: modules, and batch norms of a graph that normalise by the batch."""
+    found = [name or type(part).__name__ for name, part in module.named_modules() if part.training]
+    for part in module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            norms = (node for node in part.graph.nodes if node.target in _NORMS and not _without_statistics(node))
+            found += [node.name for node in norms if node.args[_FLAGS[node.target]]]
+    return tuple(dict.fromkeys(found))
+
+
 def mark_modes(graph: torch.fx.Graph) -> bool:
     """Note on every operator that has a mode what its flag is in training and in evaluation.
 

@@ -5,8 +5,10 @@ import pytest
 from junitparser import JUnitXml
 
 from sparring import sdk
+from sparring.contract.early import Early, Question
 from sparring.contract.states import Reason
-from sparring.contract.verdict import Verdict
+from sparring.contract.verdict import Baselines, Verdict
+from sparring.errors import SparringError
 from sparring.gate import run
 from tests.client.gate import sample
 
@@ -218,3 +220,46 @@ def test_a_service_that_goes_away_meanwhile(gate, policy, served, monkeypatch):
     done = gate(policy(CLEAN))
     assert done.code == 2
     assert "cannot be reached" in done.out[0]
+
+
+def test_the_service_keeps_verdicts_and_accepted_baselines(gate, policy, evaluates, worker, client):
+    name = policy(DROP)
+    evaluates()
+    assert gate("baseline", "accept", name).code == 0
+    clean, near = sorted(client.baselines.list(model="net", branch="main"), key=lambda each: each.baseline.key.suite)
+    assert (clean.baseline.key.threat, sum(near.baseline.stood)) == (None, 150)
+    assert Baselines.model_validate_json(Path("sparring-baselines.json").read_bytes()).get(near.baseline.key) == near.baseline
+    assert client.baselines.get(near.id) == near
+    evaluates()
+    assert gate(name).code == 0
+    worker(reason=Reason(code="bad_model", message="the model is broken"))
+    assert gate(name).code == 2
+    failed, passed = client.gates.list(name="net")
+    assert (failed.exit_code, passed.exit_code) == (2, 0)
+    kept = client.gates.get(passed.id)
+    assert (kept.verdict.rules[0].status, kept.policy.rules[0].max_drop, kept.verdict.job) == ("pass", 0.05, passed.job)
+    assert list(client.gates.list(name="another")) == []
+
+
+def test_a_service_that_keeps_no_verdicts_changes_none(gate, policy, evaluates, monkeypatch):
+    def refused(*_given):
+        raise SparringError("there is no /v1/gates")
+
+    monkeypatch.setattr(sdk.Gates, "add", refused)
+    evaluates()
+    done = gate(policy(CLEAN))
+    assert done.code == 0
+    assert "does not keep the verdict: there is no /v1/gates" in done.err
+
+
+def test_an_evaluation_that_ends_early(gate, policy, evaluates, client):
+    """The worker is told what to decide; `--job` must have been told the same."""
+    name = policy("id: a, metric: clean, min: 0.5")
+    Path(name).write_text(Path(name).read_text().replace("skip_proved: true", "skip_proved: true, stop: early"))
+    evaluates()
+    gate(name)
+    (job,) = client.jobs.list()
+    assert job.job.stop == Early(questions=(Question(id="a", min=0.5),))
+    Path(name).write_text(Path(name).read_text().replace("min: 0.5", "min: 0.6"))
+    done = gate(name, "--job", job.id)
+    assert (done.code, "its stop differ" in done.err) == (4, True)

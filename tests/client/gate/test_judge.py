@@ -2,6 +2,7 @@ from datetime import date
 
 import pytest
 
+from sparring.contract.report import Check, Trust
 from sparring.contract.verdict import Baselines, RuleResult, exit_code
 from sparring.gate.baselines import accepted
 from sparring.gate.judge import judge, unjudged
@@ -84,6 +85,39 @@ def test_a_suspect_number_is_told_with_its_evidence(tmp_path):
     found = sample.evidence(level="suspect")
     assert judged(tmp_path, "metric: trust, threat: near, min: suspect", found).status == "pass"
     assert judged(tmp_path, "metric: trust, threat: near, min: unchecked", found).status == "violated"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "metric: robust, threat: near, min: 0.1",
+        "metric: robust, threat: near, min: 0.75, on_inconclusive: pass",
+        "metric: worst_class, threat: near, min: 0.1",
+        "metric: certified, threat: near, min: 0.1",
+        "metric: queries, threat: near, min: 1",
+        "metric: trust, threat: near, min: suspect",
+    ],
+)
+def test_an_invalid_number_passes_no_rule_and_no_waiver_forgives_it(tmp_path, rule: str):
+    found = sample.evidence(level="invalid")
+    waiver = WAIVER.format(expires="2027-01-01", more="")
+    result = judged(tmp_path, rule, found, more=waiver)
+    assert (result.status, result.waiver) == ("violated", None)
+    assert result.why.startswith("the number is invalid: ")
+    assert result.notes == ("waiver w is not applied: an invalid number cannot be forgiven",)
+    assert exit_code((result,)) == 1
+    assert judged(tmp_path, "metric: clean, min: 0.9", found).status == "pass", "which no attack has measured"
+
+
+def test_what_was_left_out_is_told_by_name(tmp_path):
+    found = sample.evidence()
+    check = Check(code="not_converged", state="left_out", message="It would have cost too much.")
+    (result,) = found.report.threats
+    threats = (result.model_copy(update={"trust": Trust(checks=(check,))}),)
+    found = found._replace(report=found.report.model_copy(update={"threats": threats}))
+    told = judged(tmp_path, "metric: trust, threat: near, min: reliable", found)
+    assert (told.status, told.found) == ("violated", "unchecked")
+    assert "Left out: not converged." in told.why
 
 
 def kept(tmp_path, **given) -> Baselines:

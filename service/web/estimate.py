@@ -1,0 +1,78 @@
+"""How long a job will take: what it will do, at the pace at which a former job did the like."""
+
+from collections.abc import Iterator
+
+from sparring.contract.attacks import AttackSpec, Substitute, Transfer
+from sparring.contract.jobs import Evaluate
+from sparring.contract.report import Report
+from sparring.contract.resources import JobInfo
+from sparring.contract.retrain import Retrain
+from sparring.contract.retrained import RetrainReport
+from sparring.reports.text import duration
+from sparring.service.context import Context
+from sparring.service.web.measured import Estimate, finished
+
+UNKNOWN = "No estimate yet: no job like this has run here."
+_SETTINGS = ("steps", "iterations", "draws", "queries")
+
+
+def passes(attack: AttackSpec) -> int:
+    """Times an attack takes a row through the model at most."""
+    if isinstance(attack, (Transfer, Substitute)):
+        return passes(attack.attack)
+    each = max((int(getattr(attack, name, 0) or 0) for name in _SETTINGS), default=0) or 1
+    return each * int(getattr(attack, "restarts", 1) or 1) * max(1, int(getattr(attack, "targets", 0) or 0))
+
+
+def work(job: Evaluate | Retrain, rows: int) -> float:
+    """Passes of one row through the model that a job takes at most."""
+    if isinstance(job, Retrain):
+        return rows * job.training.epochs * sum(defense.gradients for defense in job.defenses)
+    return rows * float(sum(passes(attack) for threat in job.threats for attack in job.against(threat)))
+
+
+def estimated(context: Context, project: str, job: Evaluate | Retrain, model: str, data: str) -> Estimate | None:
+    """What the most similar former job of the project suggests; `model` and `data` are ids. None where none tells."""
+    rows = job.rows or known_rows(context, project, data)
+    former = sorted(_former(context, project, job, model), key=lambda each: -each[0])
+    if rows is None or not former:
+        return None
+    closeness, done, own, report = former[0]
+    seconds = report.cost.wall_seconds * work(job, rows) / max(1.0, work(own, _rows_of(report)))
+    like = (
+        "another model, other attacks",
+        "another model, the same attacks",
+        "the same model, other attacks",
+        "the same model and attacks",
+    )
+    return Estimate(seconds, done.id, like[closeness])
+
+
+def known_rows(context: Context, project: str, data: str) -> int | None:
+    """Rows of a dataset, as a report on it tells; None where there is none."""
+    return next((report.data.shape[0] for _, report in finished(context, project, data=data)), None)
+
+
+def words(found: Estimate | None) -> str:
+    """The estimate in a sentence."""
+    if found is None:
+        return UNKNOWN
+    return f"About {duration(max(1.0, found.seconds))}, at the pace of {found.job} ({found.like}); rows that break early make it shorter."
+
+
+def _rows_of(report: Report | RetrainReport) -> int:
+    return report.data.shape[0] if isinstance(report, RetrainReport) else report.clean.total
+
+
+def _former(
+    context: Context, project: str, job: Evaluate | Retrain, model: str
+) -> Iterator[tuple[int, JobInfo, Evaluate | Retrain, Report | RetrainReport]]:
+    """Jobs of the same kind, each with how close it is."""
+    for done, report in finished(context, project):
+        own = report.job
+        if own.kind != "craft" and own.kind == job.kind:
+            yield 2 * (report.model.id == model) + (_attacks(own) == _attacks(job)), done, own, report
+
+
+def _attacks(job: Evaluate | Retrain) -> object:
+    return tuple(each.kind for each in job.defenses) if isinstance(job, Retrain) else (job.suite, job.attacks)

@@ -1,0 +1,131 @@
+"""What finished jobs found out, for pages that show it beside something else."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from sparring.contract.jobs import Evaluate
+from sparring.contract.report import Report, Score, ThreatResult
+from sparring.contract.resources import JobInfo, ModelInfo
+from sparring.contract.retrained import REPORT, RetrainReport
+from sparring.contract.verdict import suite_version
+from sparring.reports.text import threat_text
+from sparring.service.context import Context
+from sparring.storage import jobs, uploads
+from sparring.storage.errors import Missing
+
+RECENT = 50
+"""Jobs that are looked through at most."""
+
+
+class Measured(NamedTuple):
+    """A model under one threat."""
+
+    job: str
+    when: datetime
+    threat: str
+    """`linf 8/255`."""
+    attacks: str
+    """The suite with its version, or that the job listed attacks of its own."""
+    data: str
+    """Name of the dataset."""
+    clean: Score
+    robust: Score
+    trust: str
+
+
+class Estimate(NamedTuple):
+    """Seconds a job will take, as far as former jobs tell."""
+
+    seconds: float
+    job: str
+    """The former job."""
+    like: str
+    """In what it was alike."""
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path) -> Report | RetrainReport:
+    # A path among the artifacts names its content, which never changes.
+    return REPORT.validate_json(path.read_bytes())
+
+
+def artifact(context: Context, job: JobInfo, name: str) -> Path | None:
+    """Where a file that a job left lies; None if there is none."""
+    found = next((each for each in job.artifacts if each.name == name), None)
+    path = context.folder.local_path(found.sha256) if found else None
+    return path if path and path.is_file() else None
+
+
+def report_of(context: Context, job: JobInfo) -> Report | RetrainReport | None:
+    """The report of a job; None if it has none."""
+    path = artifact(context, job, "report.json")
+    return _parsed(path) if path else None
+
+
+def finished(
+    context: Context, project: str, *, model: str | None = None, data: str | None = None
+) -> Iterator[tuple[JobInfo, Report | RetrainReport]]:
+    """The newest jobs that succeeded, with their reports."""
+    page = jobs.list_jobs(context.engine, project, limit=RECENT, state="succeeded", model=model, data=data)
+    for job in page.items:
+        if report := report_of(context, job):
+            yield job, report
+
+
+def _lines(job: JobInfo, report: Report) -> Iterator[Measured]:
+    listed = suite_version(report.job) if isinstance(report.job, Evaluate) else report.job.kind
+    for result in report.threats:
+        when = job.finished or job.created
+        name = threat_text(result.threat)
+        yield Measured(job.id, when, name, listed, report.data.name, report.clean, result.worst, result.trust.level)
+
+
+def history(context: Context, project: str, model: ModelInfo) -> tuple[Measured, ...]:
+    """Every measurement of a model, oldest first: its evaluations, and as what a retraining found it or left it."""
+    found: list[Measured] = []
+    for job, report in finished(context, project, model=model.id):
+        if isinstance(report, RetrainReport):
+            found += _lines(job, report.before)
+        elif report.job.kind == "evaluate":
+            found += _lines(job, report)
+    found += _as_made(context, project, model)
+    return tuple(sorted(found, key=lambda each: (each.when, each.threat)))
+
+
+def _as_made(context: Context, project: str, model: ModelInfo) -> Iterator[Measured]:
+    maker = uploads.maker(context.engine, project, model.id) if model.lineage else None
+    if model.lineage is None or maker is None:
+        return
+    job = jobs.get(context.engine, project, maker)
+    report = report_of(context, job)
+    for result in report.each if isinstance(report, RetrainReport) else ():
+        if result.defense == model.lineage.recipe.defense:
+            yield from _lines(job, result.after)
+
+
+def ancestors(context: Context, project: str, model: ModelInfo) -> tuple[ModelInfo, ...]:
+    """The models it was trained from, the first one first, as far as they are still there."""
+    line: list[ModelInfo] = []
+    while model.lineage and len(line) < RECENT:
+        try:
+            model = uploads.get_model(context.engine, project, model.lineage.parent)
+        except Missing:
+            break
+        line.insert(0, model)
+    return tuple(line)
+
+
+def weakest(measured: tuple[Measured, ...]) -> Measured | None:
+    """The lowest robust accuracy of the last job that measured it; None if none did."""
+    if not measured:
+        return None
+    last = measured[-1].job
+    return min((each for each in measured if each.job == last), key=lambda each: each.robust.rate)
+
+
+def worst(results: tuple[ThreatResult, ...]) -> ThreatResult | None:
+    """The threat under which fewest rows stand."""
+    return min(results, key=lambda result: result.worst.rate, default=None)
