@@ -11,7 +11,7 @@ from sparring.service.context import Context
 from sparring.storage import uploads
 from sparring.storage.errors import Missing
 
-DOING = {"evaluate": "Evaluate", "retrain": "Retrain", "craft": "Craft examples for"}
+DOING = {"evaluate": "Evaluate", "certify": "Certify", "retrain": "Retrain", "craft": "Craft examples for"}
 STATES = {"succeeded": "good", "failed": "bad", "timed_out": "bad", "cancelled": "still", "queued": "still", "running": "busy"}
 """How a state is coloured; it always stands there in words too."""
 VERDICTS = {code: (word, {0: "good", 1: "bad"}.get(code, "warn")) for code, word in WORDS.items()}

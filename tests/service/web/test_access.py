@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from sparring.service.sessions import Sessions, shared_secret
 from sparring.service.web.overview import place
 from sparring.storage import keys

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from reports.factory import report
+
 from sparring.contract.report import Report
 from sparring.reports.rows import Row, write_csv
 from sparring.service.web.view import STATIC
