@@ -66,18 +66,18 @@ def by_hand(steps: int, x: Tensor, y: Tensor) -> None:
     model = network()
     optimizer = torch.optim.Adam(model.parameters())
     order = torch.randperm(len(x))
-    for index in order.split(BATCH):
+    for index in torch.split(order, BATCH):
         rows, labels = x[index], y[index]
         model.eval()
         moved = (rows + torch.empty_like(rows).uniform_(-EPS, EPS)).clamp(0, 1) if steps else rows
         for _ in range(steps):
             moved = moved.detach().requires_grad_()
-            functional.cross_entropy(model(moved), labels).backward()
+            torch.autograd.backward(functional.cross_entropy(model(moved), labels))
             assert moved.grad is not None
             moved = (moved + ALPHA * moved.grad.sign()).clamp(rows - EPS, rows + EPS).clamp(0, 1)
         model.train()
         optimizer.zero_grad()
-        functional.cross_entropy(model(moved.detach()), labels).backward()
+        torch.autograd.backward(functional.cross_entropy(model(moved.detach()), labels))
         optimizer.step()
 
 

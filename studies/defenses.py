@@ -110,7 +110,8 @@ def moons(rows: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def lifted(points: Tensor) -> Tensor:
     """Points (N, 2) in a hundred dimensions (N, 100), by a random map of rank 2 that is always the same."""
-    return points @ torch.linalg.qr(torch.randn(100, 2, generator=torch.Generator().manual_seed(0)))[0].T
+    plane: Tensor = torch.linalg.qr(torch.randn(100, 2, generator=torch.Generator().manual_seed(0)))[0]
+    return points @ plane.T
 
 
 def taught(spec: AnyDefense, draw: Callable[[int, int], tuple[Tensor, Tensor]], seed: int) -> nn.Module:
@@ -137,7 +138,8 @@ def drawn(path: Path) -> None:
     grid = torch.cartesian_prod(side, side)
     few, labels = (part.numpy() for part in circles(16, 0))
     page = Figure(figsize=(8, 4.2), layout="constrained")
-    for axes, spec in zip(page.subplots(1, 2), (Plain(), VAT()), strict=True):
+    specs: tuple[AnyDefense, AnyDefense] = Plain(), VAT()
+    for axes, spec in zip(page.subplots(1, 2), specs, strict=True):
         model = taught(spec, circles, 0)
         with torch.no_grad():
             sure = model(lifted(grid)).softmax(1)[:, 1].reshape(200, 200).T.numpy()

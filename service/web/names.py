@@ -44,7 +44,10 @@ class Titled(NamedTuple):
         asked = self.job.job
         if asked.kind == "retrain":
             return ", ".join(asked.names)
-        attacks = (asked.suite or names(asked.attacks)) if asked.kind == "evaluate" else asked.attack.kind
+        if asked.kind == "certify":
+            attacks: str | tuple[str, ...] = asked.method.kind
+        else:
+            attacks = (asked.suite or names(asked.attacks)) if asked.kind == "evaluate" else asked.attack.kind
         listed = attacks if isinstance(attacks, str) else ", ".join(attacks)
         return f"{listed}: {', '.join(threat_text(threat) for threat in asked.threats)}"
 
