@@ -37,13 +37,15 @@ class _Asked:
     question: Question
     bet: Bet
     before: tuple[bool, ...] | None
+    void: bool
+    """It compares with other rows, and cannot be answered."""
     moot: bool
-    """There is nothing to wait for: it compares with other rows, or with the very model."""
+    """It compares with the very model: what there is to find is found at once, or never."""
     numbers: list[float] = field(default_factory=list)
 
     @property
     def answered(self) -> bool:
-        return self.moot or self.bet.word != "open"
+        return self.void or self.moot or self.bet.word != "open"
 
 
 class Docket:
@@ -79,7 +81,7 @@ class Docket:
         self._rows += len(done.rows)
         clean = done.clean == done.labels
         stood = [ended.broken_by == UNBROKEN for ended in done.ended]
-        for each in self._asked:
+        for each in (one for one in self._asked if not one.void):
             right = clean if each.question.threat is None else stood[each.question.threat]
             for row, good in zip(done.rows.tolist(), right.tolist(), strict=True):
                 number = each.question.number(good, each.before[row] if each.before else None)
@@ -94,9 +96,9 @@ class Docket:
 
 def _asked(question: Question, rows: int, model: str) -> _Asked:
     before = question.before
-    fits = before is not None and before.rows == rows
-    moot = before is not None and (not fits or before.sha256 == model)
-    return _Asked(question, Bet(question.mean, question.alpha), before.stood if before and fits else None, moot)
+    void = before is not None and before.rows != rows
+    moot = before is not None and before.sha256 == model
+    return _Asked(question, Bet(question.mean, question.alpha), before.stood if before and not void else None, void, moot)
 
 
 def _answer(each: _Asked) -> Answer:
@@ -104,7 +106,7 @@ def _answer(each: _Asked) -> Answer:
     low, high = interval(each.numbers, question.alpha)
     low = max(low, bet.m) if bet.word == "holds" else low
     high = min(high, bet.m) if bet.word == "fails" else high
-    mean = sum(each.numbers) / len(each.numbers)
+    mean = sum(each.numbers) / len(each.numbers) if each.numbers else 0.5
     ends = sorted((question.rate(low), question.rate(high)))
     return Answer(
         id=question.id,

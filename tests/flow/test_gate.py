@@ -39,17 +39,17 @@ def repository(tmp_path: Path) -> Path:
     return Path(shutil.copytree(EXAMPLE, tmp_path / "repository"))
 
 
-def clean(home: Path, service: Stack | None, **more: str) -> dict[str, str]:
+def clean(home: Path, service: Stack | None, programs: Path = BIN, **more: str) -> dict[str, str]:
     """Nothing of this process's environment but where programs are."""
     asked = {"SPARRING_URL": service.url, "SPARRING_KEY": service.key} if service else {}
-    return {"PATH": f"{BIN}:/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", **asked, **more}
+    return {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", **asked, **more}
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
 
 
-def act(repository: Path, service: Stack) -> tuple[int, Path, dict[str, str]]:
+def act(repository: Path, service: Stack, programs: Path = BIN) -> tuple[int, Path, dict[str, str]]:
     """Run the action's own script; exit code, folder of its files, its outputs."""
     (step,) = (step for step in ACTION["runs"]["steps"] if step.get("id") == "gate")
     temp = repository.parent / "runner"
@@ -58,7 +58,8 @@ def act(repository: Path, service: Stack) -> tuple[int, Path, dict[str, str]]:
     for path in files.values():
         path.write_text("")
     assert set(step["env"]) == {"POLICY", "SPARRING_URL", "SPARRING_KEY"}
-    environment = clean(temp, service, POLICY="gate.yaml", RUNNER_TEMP=str(temp), **{name: str(path) for name, path in files.items()})
+    told = {"POLICY": "gate.yaml", "RUNNER_TEMP": str(temp), **{name: str(path) for name, path in files.items()}}
+    environment = clean(temp, service, programs, **told)
     done = run(["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]], repository, environment)
     assert "Traceback" not in done.stderr
     outputs = dict(line.split("=", 1) for line in files["GITHUB_OUTPUT"].read_text().splitlines())
@@ -115,6 +116,29 @@ def test_the_weak_model_does_not(service: Stack, repository: Path):
     report = Report.model_validate_json(run(["unzip", "-p", str(folder / "report.zip"), "report.json"], repository, {}).stdout)
     claims = {each["threat"]: each["claimed"] for each in json.loads(checked.stdout)["checks"]}
     assert claims == {"as they are": 360} | {f"linf {r.threat.eps}": 360 - r.worst.count for r in report.threats}
+
+
+@pytest.mark.slow
+def test_the_action_installs_what_it_runs(service: Stack, repository: Path, tmp_path: Path):
+    """The wheel of this tree, by the action's own script, into an environment that holds nothing else."""
+    registry = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    built = run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)], tmp_path, dict(os.environ))
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("sparring-*.whl")
+    fresh = tmp_path / "fresh"
+    made = [
+        [sys.executable, "-m", "venv", "--without-pip", str(fresh)],
+        [sys.executable, "-m", "pip", "-q", "--python", str(fresh), "install", "pip"],
+    ]
+    assert [run(command, tmp_path, dict(os.environ)).returncode for command in made] == [0, 0]
+    (step,) = (step for step in ACTION["runs"]["steps"] if "INSTALL" in step.get("env", {}))
+    environment = clean(tmp_path, None, fresh / "bin", INSTALL=str(wheel), **registry)
+    installed = run(["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]], repository, environment)
+    assert installed.returncode == 0, installed.stderr
+    assert not list(fresh.glob("lib/*/site-packages/torch"))
+    code, folder, _ = act(repository, service, fresh / "bin")
+    assert code == 0
+    check_forms(folder, 0)
 
 
 @pytest.mark.slow
