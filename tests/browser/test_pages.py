@@ -67,6 +67,10 @@ class User:
         self.page.on("requestfailed", self._failed)
         self.page.on("request", self._sent)
 
+    def _said(self, said: Any) -> None:
+        if said.type in ("error", "warning"):
+            self.complaints.append(f"{said.type}: {said.text}")
+
     def _failed(self, request: Any) -> None:
         # A request that is cut off because the page is left, and a download, are no failures.
         if "ERR_ABORTED" not in (request.failure or ""):

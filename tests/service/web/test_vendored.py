@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+
 from sparring.service.web.view import HERE, STATIC
 
 OURS = {"pages.css", "pages.js", "icon.svg", "vendored.json", "LICENSES.txt"}
