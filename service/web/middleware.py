@@ -87,4 +87,4 @@ def _told(request: Request, start: Message, problem: dict[str, Any]) -> Response
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         place = {"next": wanted} if request.method == "GET" and wanted != "/" else {}
         return RedirectResponse(f"/login?{urlencode(place)}" if place else "/login", 303)
-    return HTMLResponse(render("error", here="", token="", key=None, member=False, problem=problem), status, kept)
+    return HTMLResponse(render("error", here="", token="", key=None, member=True, problem=problem), status, kept)
