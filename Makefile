@@ -9,7 +9,7 @@ PACKAGES := contract attacks defenses storage reports workers service
 PYTEST := $(BIN)/python -P -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser vendor check up bench peers studies trust overhead busy early docs lock links clean
+.PHONY: help demo test test-slow test-browser vendor check up bench peers studies trust training overhead busy early docs lock links clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ test-browser: .venv/.browser ## Try the pages in Chromium; SPARRING_SHOTS=DIR ke
 check: .venv/.tools links ## Lint, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@MYPYPATH=.lint:examples:benchmarks:studies $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m early -m peers \
+	@MYPYPATH=.lint:examples:benchmarks:studies $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m early -m training -m peers \
 		-m oracles -m defenses -m believed -p tools
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -50,6 +50,9 @@ peers: .venv/.tools .venv-peers/.installed ## Compare the accuracy our attacks l
 
 studies: .venv/.tools ## Tabulate what the defenses do on toys and digits (ARGS='--only labels --seeds 5'; hours in full)
 	@$(BIN)/python -P studies/defenses.py $(ARGS)
+
+training: .venv/.tools ## Measure what an epoch of each defense costs, beside a plain loop (ARGS='--rows 2000 --rounds 3')
+	@$(BIN)/python -P benchmarks/training.py $(ARGS)
 
 trust: .venv/.tools ## Evaluate models that mask their gradients and honest ones, and write docs/trust.md's tables
 	@$(BIN)/python -P studies/believed.py docs/trust.md

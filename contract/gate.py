@@ -57,7 +57,7 @@ class DataSource(DataSpec):
 def _check_place(source: ModelSource | DataSource, declared: set[str]) -> None:
     if (source.path is None) == (source.ref is None):
         raise ValueError("give either path (a file) or ref (an upload)")
-    if source.ref and (said := sorted(declared & source.model_fields_set)):
+    if source.ref and (said := sorted(name for name in declared if getattr(source, name) is not None)):
         raise ValueError(f"{', '.join(said)} can be declared of a file only: what was uploaded is declared already")
 
 

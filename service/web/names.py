@@ -11,7 +11,7 @@ from sparring.service.context import Context
 from sparring.storage import uploads
 from sparring.storage.errors import Missing
 
-DOING = {"evaluate": "Evaluate", "retrain": "Retrain", "craft": "Craft examples for"}
+DOING = {"evaluate": "Evaluate", "certify": "Certify", "retrain": "Retrain", "craft": "Craft examples for"}
 STATES = {"succeeded": "good", "failed": "bad", "timed_out": "bad", "cancelled": "still", "queued": "still", "running": "busy"}
 """How a state is coloured; it always stands there in words too."""
 VERDICTS = {code: (word, {0: "good", 1: "bad"}.get(code, "warn")) for code, word in WORDS.items()}
@@ -44,7 +44,10 @@ class Titled(NamedTuple):
         asked = self.job.job
         if asked.kind == "retrain":
             return ", ".join(asked.names)
-        attacks = (asked.suite or names(asked.attacks)) if asked.kind == "evaluate" else asked.attack.kind
+        if asked.kind == "certify":
+            attacks: str | tuple[str, ...] = asked.method.kind
+        else:
+            attacks = (asked.suite or names(asked.attacks)) if asked.kind == "evaluate" else asked.attack.kind
         listed = attacks if isinstance(attacks, str) else ", ".join(attacks)
         return f"{listed}: {', '.join(threat_text(threat) for threat in asked.threats)}"
 

@@ -95,7 +95,7 @@ def checked(kind: Kind, fields: Fields) -> tuple[Evaluate | Retrain | None, Faul
         job = JOB.validate_python(given)
     except ValidationError as error:
         return None, {**of_validation(error, given, _PLACES), **faults}
-    assert job.kind != "craft"
+    assert isinstance(job, (Evaluate, Retrain))
     return (None, faults) if faults else (job, {})
 
 

@@ -144,6 +144,13 @@ def _more(report):
     return report.model_copy(update={"threats": (*report.threats, *_eps(report).threats)})
 
 
+def test_rows_that_are_not_the_same_ones_are_refused():
+    one = told()
+    other = Told(one.report, tuple(each._replace(rows=tuple(row + 1 for row in each.rows)) for each in one.rows))
+    with pytest.raises(Incomparable, match="not the same ones of the data"):
+        compared(one, other)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

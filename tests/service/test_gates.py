@@ -45,8 +45,12 @@ def test_a_verdict_is_kept_with_its_policy(served: Served) -> None:
     info = GateInfo.model_validate(answer.json())
     assert served.http.get(answer.headers["Location"]).json() == answer.json()
     assert info.verdict == verdicts.verdict()
+    uploaded = POLICY | {"model": {"ref": "a" * 64, "name": "net"}, "data": {"ref": "b" * 64}}
+    there = served.http.post("/v1/gates", json=run("uploaded", policy=uploaded)).json()
+    again = served.http.post("/v1/gates", json={name: there[name] for name in ("name", "policy", "verdict")})
+    assert (again.status_code, GateInfo.model_validate(again.json()).policy.model.ref) == (201, "a" * 64)
     assert served.http.post("/v1/gates", json=run("other")).status_code == 201
-    assert [each["name"] for each in served.http.get("/v1/gates").json()["items"]] == ["other", "net"]
+    assert [each["name"] for each in served.http.get("/v1/gates").json()["items"]] == ["other", "uploaded", "uploaded", "net"]
     (line,) = served.http.get("/v1/gates", params={"name": "net"}).json()["items"]
     assert (line["id"], line["exit_code"]) == (info.id, info.verdict.exit_code)
     first = served.http.get("/v1/gates", params={"limit": 1})

@@ -122,8 +122,9 @@ JOB = {
 }
 
 
-def files(given) -> tuple[bytes, bytes]:
-    return (Path(given.out) / "rows.csv").read_bytes(), (Path(given.out) / "examples.npz").read_bytes()
+def files(given) -> tuple[bytes, ...]:
+    with np.load(Path(given.out) / "examples.npz") as examples:
+        return (Path(given.out) / "rows.csv").read_bytes(), *(examples[name].tobytes() for name in ("row", "threat", "x"))
 
 
 def test_processes_and_kills_change_neither_the_row_it_ends_after_nor_the_report(uploads: Path, tmp_path: Path):

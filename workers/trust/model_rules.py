@@ -36,6 +36,8 @@ def of_model(job: Evaluate, facts: Facts, warnings: Sequence[Finding], seen: OfM
     yield _told("refused_successes", told)
     if job.skip_proved:
         yield _told("proof_contradicted", told)
+    if job.certificate and job.certificate.kind == "smoothing":
+        yield _told("certificate_contradicted", told)
     yield held("unconstrained_failure", absent, seen.whole, _whole)
     yield _classes(attacks, facts.classes)
 
