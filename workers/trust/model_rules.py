@@ -48,8 +48,8 @@ def absence(attacks: Sequence[AttackSpec], facts: Facts, right: int) -> Absent:
 
 
 def searches(attacks: Sequence[AttackSpec]) -> bool:
-    """Whether an attack looks for success without the model's own gradient; noise only waits for it."""
-    return any(attack.access != "gradient" and attack.kind != "noise" for attack in attacks)
+    """Whether an attack looks for success without the model's own gradient; noise only waits for it, and a replay has it or not."""
+    return any(attack.access != "gradient" and attack.kind not in ("noise", "replay") for attack in attacks)
 
 
 def _told(code: str, told: Told, level: Level = "suspect") -> Check:
