@@ -9,10 +9,10 @@ PACKAGES := contract attacks defenses storage reports workers service
 PYTEST := $(BIN)/python -P -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check up bench peers studies trust overhead busy early docs lock links clean
+.PHONY: help demo test test-slow test-browser vendor check up bench peers studies trust training overhead busy early docs lock links clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.installed ## Evaluate a small model on a stack of its own and leave the report in demo-report/
 	@$(BIN)/sparring demo
@@ -23,10 +23,13 @@ test: .venv/.tools ## Run the tests, without the slow ones
 test-slow: .venv/.tools ## Run the tests that take minutes
 	@$(PYTEST) -m slow
 
+test-browser: .venv/.browser ## Try the pages in Chromium; SPARRING_SHOTS=DIR keeps the screenshots
+	@$(PYTEST) tests/browser -m slow
+
 check: .venv/.tools links ## Lint, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@MYPYPATH=.lint:examples:benchmarks:studies $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m early -m peers \
+	@MYPYPATH=.lint:examples:benchmarks:studies $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m early -m training -m peers \
 		-m oracles -m defenses -m believed -p tools
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -47,6 +50,9 @@ peers: .venv/.tools .venv-peers/.installed ## Compare the accuracy our attacks l
 
 studies: .venv/.tools ## Tabulate what the defenses do on toys and digits (ARGS='--only labels --seeds 5'; hours in full)
 	@$(BIN)/python -P studies/defenses.py $(ARGS)
+
+training: .venv/.tools ## Measure what an epoch of each defense costs, beside a plain loop (ARGS='--rows 2000 --rounds 3')
+	@$(BIN)/python -P benchmarks/training.py $(ARGS)
 
 trust: .venv/.tools ## Evaluate models that mask their gradients and honest ones, and write docs/trust.md's tables
 	@$(BIN)/python -P studies/believed.py docs/trust.md
@@ -87,6 +93,14 @@ links:
 	@for entry in $(PACKAGES) $$(find client -mindepth 1 -maxdepth 1 ! -name __pycache__); do \
 		ln -sfn "../../$$entry" .lint/sparring/; done
 
+# Another version is written into vendored.json first, and its sha256 after; the test of the pages compares them.
+vendor: ## Fetch the scripts and styles of others that the pages use
+	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; into=$$PWD/service/web/static; cd "$$work"; \
+	$(PYTHON) -c 'import json, sys; [print(*(e[k] for k in ("package", "version", "path", "file"))) for e in json.load(sys.stdin)]' \
+		< "$$into/vendored.json" | while read -r package version path file; do \
+		tar xzf "$$(npm pack --silent "$$package@$$version")" -O "package/$$path" > "$$into/$$file"; done; \
+	cd "$$into" && sha256sum *.min.*
+
 # Debian's python3 may come without ensurepip, but its pip can fill a bare environment.
 .venv/bin/python .venv-peers/bin/python: %/bin/python:
 	@echo "Setting up $* (a few minutes, once)"
@@ -102,6 +116,10 @@ links:
 .venv/.tools: .venv/.installed
 	@$(PIP) --group dev
 	@$(BIN)/python -m pip download -qq --no-deps --no-binary sarif-om -d .venv/share sarif-om==1.0.4  # the schema of SARIF lies in its sources
+	@touch $@
+
+.venv/.browser: .venv/.tools
+	@$(PIP) --group browser
 	@touch $@
 
 # The libraries we are compared with, and of Sparring what builds the model they attack. See benchmarks/peers.txt.

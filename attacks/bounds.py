@@ -15,6 +15,7 @@ from sparring.attacks.operators import Ends, Lines, Pooled, Unbounded, between, 
 from sparring.attacks.rows import per_row, pick
 
 METHOD = "interval arithmetic and linear bounds (CROWN) in float64, with a margin for the judge's rounding"
+PLAIN = "interval arithmetic in float64, with a margin for the judge's rounding"
 _WIDTHS = (0, 256, 2048)
 """Open entries per row that a layer may have for lines to bound each of them, at the price of two passes; tried in turn."""
 _NUMBERS = 2**21  # of all values of the rows that share a pass
@@ -73,8 +74,10 @@ class Bounded:
             raise Unbounded("its rows depend on each other")
         self._size = max(_NUMBERS // self._graph.width, 1)
 
-    def robust(self, ball: Ball, labels: Tensor, rivals: Tensor, judged: Tensor) -> Tensor:
+    def robust(self, ball: Ball, labels: Tensor, rivals: Tensor, judged: Tensor, *, lines: bool = True) -> Tensor:
         """(B,) bool: rows proved robust. Nowhere in the ball does a class of `rivals` (B, K) bool reach the score of `labels` (B,).
+
+        Without `lines` by intervals alone.
 
         The judge computes in fewer digits: a margin must exceed 16 times the largest difference between its scores on the clean
         row, `judged` (B, K), and ours, and 1e-5 of the largest score.
@@ -84,11 +87,11 @@ class Bounded:
         slack = _ROUNDING * off.abs().amax(1) + _SCALE * judged.double().abs().amax(1)
         proved = torch.zeros_like(labels, dtype=torch.bool)
         rest = torch.arange(len(labels), device=labels.device)
-        for width in _WIDTHS:
+        for width in _WIDTHS if lines else _WIDTHS[:1]:
             left = [rest[:0]]
             for part in filter(len, torch.split(rest, self._size)):
                 scope = self._known(pick(ball, part), width)
-                proved[part] = self._margins(scope, labels[part], rivals[part]) > slack[part]
+                proved[part] = self._margins(scope, labels[part], rivals[part], lines=lines) > slack[part]
                 left.append(part[scope.held_back & ~proved[part]])
             rest = torch.cat(left)
         return proved
@@ -101,15 +104,17 @@ class Bounded:
         return self._margins(self._known(ball, width), labels, rivals)
 
     @torch.no_grad()
-    def _margins(self, scope: _Scope, labels: Tensor, rivals: Tensor) -> Tensor:
+    def _margins(self, scope: _Scope, labels: Tensor, rivals: Tensor, *, lines: bool = True) -> Tensor:
         rows, rival = torch.nonzero(rivals).unbind(1)
         ends: Ends = scope.ends[self._graph.scores]
         least = ends.low.new_full((len(labels),), float("inf"))
         for row, other in zip(torch.split(rows, self._size), torch.split(rival, self._size), strict=True):
-            seeds = least.new_zeros(len(row), rivals.shape[1])
-            seeds.scatter_(1, labels[row, None], 1.0).scatter_(1, other[:, None], -1.0)
-            plain = ends.low[row, labels[row]] - ends.high[row, other]
-            least.scatter_reduce_(0, row, torch.maximum(plain, self._reach(self._graph.scores, row, seeds, scope)[0]), "amin")
+            apart = ends.low[row, labels[row]] - ends.high[row, other]
+            if lines:
+                seeds = least.new_zeros(len(row), rivals.shape[1])
+                seeds.scatter_(1, labels[row, None], 1.0).scatter_(1, other[:, None], -1.0)
+                apart = torch.maximum(apart, self._reach(self._graph.scores, row, seeds, scope)[0])
+            least.scatter_reduce_(0, row, apart, "amin")
         return least
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sparring.contract.attacks import ATTACKS, AttackSpec, describe
+from sparring.contract.certificates import CERTIFICATES, AnyCertificate
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
 from sparring.contract.defenses import DEFENSES, AnyDefense, Training
 from sparring.contract.defenses import describe as defenses
@@ -30,6 +31,8 @@ ALIASES = {
     "ufgsm": "fgsm:labels=predicted",
 }
 """Short names of attacks with some settings; more settings may follow them, as in `apgd-t:steps=50`."""
+CERTIFICATE_KINDS = {kind.model_fields["kind"].default: kind for kind in CERTIFICATES}
+"""What certifies, by name."""
 DEFENSE_KINDS = {defenses.kind(defense): defense for defense in DEFENSES}
 """Defenses by the name they are asked for."""
 DEFENSE_ALIASES = {
@@ -147,6 +150,18 @@ def defense(text: str) -> AnyDefense:
     hint = f"{name} knows {', '.join(known) or 'none'}; see `sparring defenses show {name}`"
     given = dict(part.split("=") for part in preset.split(",") if part)
     found: AnyDefense = made(spec, f"--defense {text}", **given | _settings("--defense", text, rest, spec, name, hint))
+    return found
+
+
+def certificate(text: str) -> AnyCertificate:
+    """`crown`, or `smoothing:sigma=0.5`, as what certifies; UsageProblem for one there is not, or a wrong setting."""
+    name, _, rest = text.partition(":")
+    if name not in CERTIFICATE_KINDS:
+        raise UsageProblem(f"--method {text}: nothing certifies by {name!r}", f"Known are {', '.join(CERTIFICATE_KINDS)}")
+    kind = CERTIFICATE_KINDS[name]
+    known = [field for field in kind.model_fields if field != "kind"]
+    hint = f"{name} knows {', '.join(known) or 'none'}"
+    found: AnyCertificate = made(kind, f"--method {text}", **_settings("--method", text, rest, kind, name, hint))
     return found
 
 

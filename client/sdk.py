@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from sparring.contract.endpoints import AnyEndpoint
 from sparring.contract.gates import Accepting, BaselineInfo, GateInfo, GateLine, GateRun
-from sparring.contract.jobs import Craft, Evaluate
+from sparring.contract.jobs import AnyJob
 from sparring.contract.report import Report
 from sparring.contract.resources import (
     AttackInfo,
@@ -32,7 +32,6 @@ from sparring.contract.resources import (
     SuiteInfo,
     WorkerInfo,
 )
-from sparring.contract.retrain import Retrain
 from sparring.contract.retrained import REPORT, RetrainReport
 from sparring.contract.specs import DataSpec, ModelReading, ModelSpec
 from sparring.contract.states import FINAL, State
@@ -177,7 +176,7 @@ class Jobs:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    def submit(self, job: Evaluate | Craft | Retrain, key: str | None = None) -> JobInfo:
+    def submit(self, job: AnyJob, key: str | None = None) -> JobInfo:
         """Submit a job. The same idempotency key with the same job gives the job that was submitted before; a fresh key unless given."""
         headers = {"Idempotency-Key": key or uuid.uuid4().hex, "Content-Type": "application/json"}
         return self._wire.ask(self._info, "POST", "/v1/jobs", headers=headers, content=job.model_dump_json())

@@ -101,7 +101,7 @@ def report(found: Report) -> None:
         tell(text.CASCADE)
     for result in found.threats:
         console().print()
-        _attacks(result, cascaded)
+        _attacks(result, found)
     _minimal(found)
     _corruptions(found)
 
@@ -134,8 +134,9 @@ def _table(title: str, found: words.Table) -> None:
     table(title, names, found.rows, names[1:])
 
 
-def _attacks(result: ThreatResult, cascaded: bool) -> None:
+def _attacks(result: ThreatResult, found: Report) -> None:
     """What each attack did under one threat: a table, and below it how each was set."""
+    cascaded = text.cascaded(found)
     accuracy, gain = ("worst case so far", "gain") if cascaded else ("robust accuracy", "first")
     further = ("entered", "queries") if console().width >= ROOMY else ()
     columns = ("attack", accuracy, "rows", "broken", gain, "time", *further)
@@ -154,7 +155,7 @@ def _attacks(result: ThreatResult, cascaded: bool) -> None:
     table(text.threat_text(result.threat), columns, [*rows, worst], columns[1:])
     for each in result.each:
         tell(f"{each.name}: {'; '.join((text.settings_text(each.attack, result.threat), *text.remarks(each)))}")
-    if proved := text.proved_text(result):
+    if proved := text.proved_text(result, found):
         tell(proved)
     head, levels = text.level_table(result)
     if levels:

@@ -9,16 +9,19 @@ from sparring.contract.attacks import (
     ACCESSES,
     ATTACKS,
     CASCADES,
+    PGD,
     SUITES,
     Access,
     AttackSpec,
     Knowledge,
+    Noise,
     Replay,
     Substitute,
     SuiteName,
     Transfer,
 )
 from sparring.contract.base import Frozen, require_kind
+from sparring.contract.certificates import AnyCertificate, Certificate, LinearBounds
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
 from sparring.contract.early import Early
 from sparring.contract.endpoints import AnyEndpoint, Budget
@@ -37,6 +40,19 @@ def _fits(attack: AttackSpec, threat: Threat, where: str) -> None:
         raise ValueError(f"{where}: {attack.kind} cannot aim at a class; leave it out, or ask for an untargeted threat")
     if isinstance(attack, (Transfer, Substitute)):
         _fits(attack.attack, threat, f"{where}.attack")
+
+
+def _distinct(threats: Iterable[Threat]) -> None:
+    seen: set[tuple[str, float, bool]] = set()
+    for at, threat in enumerate(threats):
+        if (same := (threat.norm, threat.radius, threat.targeted)) in seen:
+            raise ValueError(f"threats.{at}: the same threat is listed twice")
+        seen.add(same)
+
+
+def _certifies(certificate: AnyCertificate | None, threat: Threat, where: str) -> None:
+    if certificate and threat.norm not in certificate.norms:
+        raise ValueError(f"{where}: {certificate.kind} certifies nothing in norm {threat.norm} (it knows {', '.join(certificate.norms)})")
 
 
 def _needs(training: Ref | None, attacks: Iterable[tuple[str, AttackSpec]]) -> dict[str, Need]:
@@ -88,6 +104,11 @@ class Evaluate(Frozen):
     the worst case and each attack's gain are figures then. Unless given, the suites standard and thorough do, others do not."""
     skip_proved: bool = False
     """Rows that a sound bound proves robust count as standing without being attacked; only some graphs have such bounds."""
+    certificate: Certificate | None = None
+    """Certify every row as well, and attack it all the same: the truth lies between what is certified and what no attack broke.
+
+    With `smoothing` it is the smoothed model that is certified and attacked, the noise averaged over (EOT).
+    """
     stop: Stop = "full"
     """When to end: `full` evaluates every row; `early` as many as it takes to answer the questions that it carries."""
     replay: Annotated[tuple[JobRef, ...], Field(max_length=20), Listed] | None = None
@@ -111,11 +132,13 @@ class Evaluate(Frozen):
     def _consistent(self) -> Self:
         if self.attacks and self.suite:
             raise ValueError("attacks and suite exclude each other: give one of them")
-        seen: set[tuple[str, float, bool]] = set()
+        if self.certificate and self.skip_proved:
+            raise ValueError("skip_proved: with a certificate every row is attacked: leave one of them out")
+        if self.certificate and self.certificate.kind == "smoothing" and self.precision == "fast":
+            raise ValueError("precision: a smoothed model is attacked in full precision: leave it exact")
+        _distinct(self.threats)
         for at, threat in enumerate(self.threats):
-            if (same := (threat.norm, threat.radius, threat.targeted)) in seen:
-                raise ValueError(f"threats.{at}: the same threat is listed twice")
-            seen.add(same)
+            _certifies(self.certificate, threat, f"threats.{at}")
         for at, corruption in enumerate(self.corruptions):
             if corruption in self.corruptions[:at]:
                 raise ValueError(f"corruptions.{at}: {corruption} is listed twice")
@@ -194,13 +217,62 @@ class Craft(Frozen):
         return _needs(self.training, [("/attack", self.attack)])
 
 
+class Certify(Frozen):
+    """How many rows provably hold? They are attacked as well, so that the truth is known from both sides.
+
+    It is carried out, and reported, as the evaluation that it stands for.
+    """
+
+    kind: Literal["certify"] = "certify"
+    model: Ref
+    data: Ref
+    threats: Annotated[tuple[Threat, ...], Field(max_length=100), NotEmpty(), Listed]
+    method: Certificate = LinearBounds()
+    """What certifies."""
+    attacks: Annotated[tuple[AttackSpec, ...], Field(max_length=100), Listed] = ()
+    """What is run beside it; unless given the suite, for a smoothed model PGD from several starts."""
+    suite: SuiteName | None = None
+    """The attacks by name; `standard` unless given."""
+    rows: Rows | None = None
+    """Certify the first so many rows of the dataset; all unless given."""
+    seed: Seed = 0
+    timeout: Seconds = 6 * 3600
+    """Wall-clock seconds after which the job ends as timed_out."""
+    device: Where = "auto"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.attacks and self.suite:
+            raise ValueError("attacks and suite exclude each other: give one of them")
+        _distinct(self.threats)
+        for at, threat in enumerate(self.threats):
+            _certifies(self.method, threat, f"threats.{at}")
+            for place, attack in enumerate(self.attacks):
+                _fits(attack, threat, f"attacks.{place}")
+        return self
+
+    def evaluation(self) -> Evaluate:
+        """What is run."""
+        given = {name: getattr(self, name) for name in ("model", "data", "threats", "rows", "seed", "timeout", "device")}
+        smoothed = self.method.kind == "smoothing"
+        attacks = self.attacks or (_ON_SMOOTHED if smoothed and not self.suite else ())
+        suite = None if attacks else self.suite or "standard"
+        return Evaluate(**given, certificate=self.method, attacks=attacks, suite=suite, cascade=True)
+
+    def needs(self) -> dict[str, Need]:
+        """Nothing beside its model and its data."""
+        return {}
+
+
+_ON_SMOOTHED: tuple[AttackSpec, ...] = (Noise(), PGD(steps=20, restarts=2), PGD(steps=20, loss="margin"))
 Attacking = Evaluate | Craft
 """Jobs that attack a model as it is."""
-KINDS = (Evaluate, Craft, Retrain)
+KINDS = (Evaluate, Craft, Retrain, Certify)
 # Discriminator, not Field: FastAPI would take a Field for its own, and apply it to what the validator returns.
 AttackJob = Annotated[Attacking, Discriminator("kind")]
-Job = Annotated[Attacking | Retrain, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, KINDS))]
-JOB: TypeAdapter[Evaluate | Craft | Retrain] = TypeAdapter(Job)
+AnyJob = Attacking | Retrain | Certify
+Job = Annotated[AnyJob, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, KINDS))]
+JOB: TypeAdapter[AnyJob] = TypeAdapter(Job)
 
 
 def feasible(job: Attacking, threat: Threat, access: Access) -> tuple[AttackSpec, ...]:
@@ -208,11 +280,15 @@ def feasible(job: Attacking, threat: Threat, access: Access) -> tuple[AttackSpec
     return tuple(attack for attack in job.against(threat) if ACCESSES.index(attack.access) <= ACCESSES.index(access))
 
 
-def misfit(job: Attacking | Retrain, endpoint: AnyEndpoint | None) -> tuple[str, str] | None:
+def misfit(job: AnyJob, endpoint: AnyEndpoint | None) -> tuple[str, str] | None:
     """What of a job cannot be done to a model that is this endpoint (None: a file): its JSON pointer, and why; None if all can."""
     if isinstance(job, Retrain):
         hint = "upload the model as a file"
         return ("/model", f"an endpoint has no weights that could be trained: {hint}") if endpoint else None
+    if endpoint and (isinstance(job, Certify) or (isinstance(job, Evaluate) and job.certificate)):
+        return "/model", "nothing can be proved of an endpoint, which is known by its answers alone: upload the model as a file"
+    if isinstance(job, Certify):
+        return None
     if endpoint is None:
         return ("/budget", "a budget is for models that are endpoints: leave it out") if job.budget else None
     gives = "labels alone" if endpoint.access == "decision" else "scores alone"

@@ -197,6 +197,8 @@ class ThreatResult(Frozen):
     """By what the attacker knows, the most first; only levels of which an attack was run."""
     proved: Count | None = None
     """Of these, rows that a bound proved robust, so that they were not attacked; absent where the job did not ask for it."""
+    certified: Count | None = None
+    """Rows that are certified to be right all over the ball, and were attacked all the same; absent where the job did not ask for it."""
     classes: tuple[ClassScore, ...]
     median_distance: float | None = None
     """Median of ||x' - x|| over rows broken by an attack, in the threat's norm; absent if there is none."""

@@ -27,7 +27,7 @@ from sparring.defenses import noise, objectives, penalties, smoothness, updates
 from sparring.defenses.data import Data, Facts
 from sparring.defenses.imsat import neighbour_distances
 from sparring.defenses.objectives import on_perturbed
-from sparring.defenses.perturb import anywhere, beside, centre, one_step, pgd, prediction
+from sparring.defenses.perturb import anywhere, beside, centre, labels, one_step, pgd, prediction
 from sparring.defenses.recipe import Perturb, Recipe
 
 EPS, XI = 0.3, 0.01
@@ -66,13 +66,10 @@ def _imsat(spec: IMSAT, facts: Facts, data: Data) -> Recipe:
 def _pgd(spec: PGDTraining | TRADES | MART, facts: Facts) -> Perturb:
     """The steps that what is learnt from begins with."""
     eps = spec.radius(facts.span)
-    alpha, folded = spec.step_size(eps), spec.inner == "folded"
+    start, aim = beside(NEAR * facts.span), prediction if isinstance(spec, TRADES) else labels
     if isinstance(spec, PGDTraining):
-        return pgd(spec.norm, eps, alpha, spec.steps, anywhere if spec.start == "random" else centre, folded=folded)
-    near = beside(NEAR * facts.span)
-    if isinstance(spec, TRADES):
-        return pgd(spec.norm, eps, alpha, spec.steps, near, prediction, folded=folded)
-    return pgd(spec.norm, eps, alpha, spec.steps, near, folded=folded)
+        start = anywhere if spec.start == "random" else centre
+    return pgd(spec.norm, eps, spec.step_size(eps), spec.steps, start, aim, folded=spec.inner == "folded", ramp=spec.ramp)
 
 
 def _adversarial(spec: FGSMTraining | FastTraining | PGDTraining | FreeTraining | YOPO | FreeLB | TRADES | MART, facts: Facts) -> Recipe:

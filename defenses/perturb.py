@@ -87,12 +87,17 @@ def pgd(
     aim: Aim = labels,
     *,
     folded: bool = False,
+    ramp: float = 0.0,
 ) -> Perturb:
-    """Projected steepest ascent (Madry et al. 2017); with one longer step it is that of Fast-AT (Wong et al. 2020, algorithm 3)."""
+    """Projected steepest ascent (Madry et al. 2017); with one longer step it is that of Fast-AT (Wong et al. 2020, algorithm 3).
+
+    Over the share `ramp` of the training ball and steps grow from 0 to their full size.
+    """
 
     def perturb(views: Views, batch: Batch) -> Tensor:
-        area, model = around(norm, eps, batch), views.folded() if folded else views.still
-        return ascend(model, aim(model, batch), area, start(area, batch), alpha, steps)
+        grown = min(1.0, batch.done / ramp) if ramp else 1.0
+        area, model = around(norm, grown * eps, batch), views.folded() if folded else views.still
+        return ascend(model, aim(model, batch), area, start(area, batch), grown * alpha, steps)
 
     return perturb
 

@@ -44,10 +44,10 @@ def headline(report: RetrainReport) -> str:
     return f"{best.name}: {told}; clean accuracy {text.rate(best.after.clean)}, before {text.rate(report.before.clean)}"
 
 
-def change_text(paired: Paired) -> str:
+def change_text(paired: Paired, unit: str = " points") -> str:
     """`+8.9 points, p < 0.001`."""
     p = "p < 0.001" if paired.p_value < 0.001 else f"p = {paired.p_value:.3f}"
-    return f"{100 * paired.change:+.1f} points, {p}"
+    return f"{100 * paired.change:+.1f}{unit}, {p}"
 
 
 def comparison(report: RetrainReport) -> Table:
@@ -64,10 +64,10 @@ def _row(report: RetrainReport, result: DefenseResult) -> tuple[str, ...]:
     robust = (
         cell
         for after, paired in zip(result.after.threats, result.robust, strict=True)
-        for cell in (text.rate(after.worst), change_text(paired))
+        for cell in (text.rate(after.worst), change_text(paired, ""))
     )
     name = f"{result.name} (handed on)" if result.name == report.chosen and len(report.each) > 1 else result.name
-    clean = text.rate(result.after.clean), change_text(result.clean)
+    clean = text.rate(result.after.clean), change_text(result.clean, "")
     return name, str(result.gradients), *clean, *robust, f"{result.epoch} of {result.epochs}", text.duration(result.seconds)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from sparring.contract.attacks import AttackBase, AttackSpec, describe
+from sparring.contract.certificates import AnyCertificate
 from sparring.contract.corruptions import CORRUPTIONS, SEVERITIES
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import (
@@ -161,11 +162,27 @@ def headline(result: ThreatResult, clean: Score) -> str:
     )
 
 
-def proved_text(result: ThreatResult) -> str:
-    """How many rows were proved robust and not attacked; empty where the job did not ask for it."""
+def proved_text(result: ThreatResult, report: Report) -> str:
+    """How many rows were proved robust, by what, and what that says of the truth; empty where the job did not ask for it."""
+    if result.certified is not None:
+        least = Score(count=result.certified, total=result.worst.total)
+        told = f"Certified: {rate(least)} ({fraction(least)} rows), by {report.provenance.proof}. No attack broke {rate(result.worst)}."
+        return f"{told} {SMOOTHED if smoothed(report) else BRACKET}"
     if result.proved is None:
         return ""
     return f"Proved robust by sound bounds, and not attacked: {number(result.proved)} of the {number(result.worst.count)} rows that stand."
+
+
+BRACKET = "The robust accuracy lies between the two."
+SMOOTHED = (
+    "Both are of the smoothed model, whose robust accuracy lies between the two; neither says anything of the model as it was uploaded."
+)
+
+
+def smoothed(report: Report) -> bool:
+    """Whether the figures are those of the smoothed model."""
+    certificate = report.job.certificate if isinstance(report.job, Evaluate) else None
+    return certificate is not None and certificate.kind == "smoothing"
 
 
 def own_evidence(result: ThreatResult, report: Report) -> tuple[Finding, ...]:
@@ -208,6 +225,12 @@ def attack_word(attack: AttackSpec, *, whole: bool = False) -> str:
     """An attack as `--attack` takes it: `pgd:steps=20,alpha=2/255`; with its defaults written out if `whole`."""
     chosen = [f"{name}={value}" for name, value in _settings(attack, whole=whole)]
     return f"{attack.kind}:{','.join(chosen)}" if chosen else attack.kind
+
+
+def certificate_word(certificate: AnyCertificate) -> str:
+    """How is certified, as `--method` takes it: `smoothing:sigma=0.5`."""
+    chosen = [f"{name}={getattr(certificate, name)}" for name in certificate.model_fields_set - {"kind"}]
+    return f"{certificate.kind}:{','.join(sorted(chosen))}" if chosen else certificate.kind
 
 
 def attack_words(report: Report) -> tuple[tuple[str, str], ...]:
@@ -390,7 +413,9 @@ def _job_flags(job: Evaluate | Craft) -> Iterable[str]:
         if job.knowledge != Evaluate.model_fields["knowledge"].default:
             for known in sorted(job.knowledge):
                 yield from ("--knowledge", known)
-        if job.cascade is not None:
+        if job.certificate:
+            yield from ("--method", certificate_word(job.certificate))
+        elif job.cascade is not None:
             yield "--cascade" if job.cascade else "--no-cascade"
         if job.skip_proved:
             yield "--skip-proved"
@@ -437,9 +462,13 @@ def _upload_flags(report: Report) -> Iterable[str]:
         yield from ("--data-layout", data.layout)
 
 
+def _verb(job: Evaluate | Craft) -> str:
+    return "certify" if isinstance(job, Evaluate) and job.certificate else job.kind
+
+
 def command(report: Report) -> str:
     """The `sparring` command that runs the job again where the uploads still are."""
-    return shlex.join(["sparring", report.job.kind, report.job.model, report.job.data, *_job_flags(report.job)])
+    return shlex.join(["sparring", _verb(report.job), report.job.model, report.job.data, *_job_flags(report.job)])
 
 
 def command_from_files(report: Report) -> str:
@@ -449,4 +478,4 @@ def command_from_files(report: Report) -> str:
     """
     model = report.model.name if report.model.spec.endpoint is None else report.model.id or report.model.sha256
     files = (f"./{name}" if name.startswith("-") else name for name in (model, report.data.name))
-    return shlex.join(["sparring", report.job.kind, *files, *_upload_flags(report), *_job_flags(report.job)])
+    return shlex.join(["sparring", _verb(report.job), *files, *_upload_flags(report), *_job_flags(report.job)])

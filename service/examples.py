@@ -37,6 +37,10 @@ JOBS: dict[str, Example] = {
             "attack": {"kind": "pgd", "steps": 20},
         },
     },
+    "certify": {
+        "summary": "Certify rows by linear bounds, and attack them all the same",
+        "value": {"kind": "certify", "model": _MODEL, "data": _DATA, "threats": [{"norm": "linf", "eps": "2/255"}], "method": "crown"},
+    },
     "retrain": {
         "summary": "Retrain with two defenses, side by side",
         "value": {

@@ -170,7 +170,7 @@ def distilled(temperature: float = 300.0) -> nn.Module:
         model = mlp(64, 64, 10)
         optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
         for _ in range(10):
-            for batch in torch.randperm(len(rows)).split(64):
+            for batch in torch.split(torch.randperm(len(rows)), 64):
                 # the network gives the scores over the temperature, so that its softmax is that at the temperature
                 loss = nn.functional.cross_entropy(model(rows[batch]), targets[batch])
                 optimizer.zero_grad()

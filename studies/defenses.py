@@ -10,8 +10,10 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -106,20 +108,47 @@ def moons(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     return points + NOISE * torch.randn(rows, 2, generator=source), y
 
 
+def lifted(points: Tensor) -> Tensor:
+    """Points (N, 2) in a hundred dimensions (N, 100), by a random map of rank 2 that is always the same."""
+    plane: Tensor = torch.linalg.qr(torch.randn(100, 2, generator=torch.Generator().manual_seed(0)))[0]
+    return points @ plane.T
+
+
+def taught(spec: AnyDefense, draw: Callable[[int, int], tuple[Tensor, Tensor]], seed: int) -> nn.Module:
+    """A network of one hidden layer that has learnt from 8 points of each class."""
+    few, labels = draw(16, seed)
+    model = network(seed, 100, 100, 2)
+    settings = Training(epochs=1000, batch=16, optimizer="sgd", rate=0.1, monitor=0, seed=seed)
+    list(train(model, spec, in_memory(lifted(few), labels, None), settings))
+    return model
+
+
 def toys(seeds: int) -> Iterator[Row]:
     """Test error in per cent."""
-    lift = torch.linalg.qr(torch.randn(100, 2, generator=torch.Generator().manual_seed(0)))[0].T
-    settings = Training(epochs=1000, batch=16, optimizer="sgd", rate=0.1, monitor=0)
     for name, draw in (("circles", circles), ("moons", moons)):
         x, y = draw(1000, 10_000)
         for spec in (Plain(), Dropout(), WeightPenalty(l2=1e-4), VAT(), VAT(eps=0.15), LDS()):
-            errors = []
-            for seed in range(seeds):
-                few, labels = draw(16, seed)
-                model = network(seed, 100, 100, 2)
-                list(train(model, spec, in_memory(few @ lift, labels, None), settings.model_copy(update={"seed": seed})))
-                errors.append(error(model, x @ lift, y))
+            errors = [error(taught(spec, draw, seed), lifted(x), y) for seed in range(seeds)]
             yield f"{name} {spec.kind} {getattr(spec, 'eps', None) or ''}", errors
+
+
+def drawn(path: Path) -> None:
+    """Draw where networks decide that have learnt from 8 points of each of two circles, without VAT and with it."""
+    side = torch.linspace(-1.6, 1.6, 200)
+    grid = torch.cartesian_prod(side, side)
+    few, labels = (part.numpy() for part in circles(16, 0))
+    page = Figure(figsize=(8, 4.2), layout="constrained")
+    specs: tuple[AnyDefense, AnyDefense] = Plain(), VAT()
+    for axes, spec in zip(page.subplots(1, 2), specs, strict=True):
+        model = taught(spec, circles, 0)
+        with torch.no_grad():
+            sure = model(lifted(grid)).softmax(1)[:, 1].reshape(200, 200).T.numpy()
+        axes.contourf(side.numpy(), side.numpy(), sure, levels=[0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], cmap="RdBu", alpha=0.6)
+        axes.contour(side.numpy(), side.numpy(), sure, levels=[0.5], colors="black", linewidths=1)
+        axes.scatter(*few.T, c=labels, cmap="RdBu", edgecolors="black", zorder=3)
+        x, y = circles(1000, 10_000)
+        axes.set(title=f"{spec.title}: {error(model, lifted(x), y):.1f} % wrong", aspect="equal", xticks=[], yticks=[])
+    page.savefig(path, dpi=100)
 
 
 def split() -> tuple[Data, Tensor, Tensor]:
@@ -187,8 +216,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=STUDIES, action="append")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--draw", type=Path, help="draw the boundaries of two circles into this file, and do nothing else")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.draw:
+        drawn(options.draw)
+        return
     for name in options.only or STUDIES:
         print(f"{name}: {STUDIES[name].__doc__}", flush=True)
         for row, figures in STUDIES[name](options.seeds):

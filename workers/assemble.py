@@ -3,6 +3,7 @@
 import itertools
 import os
 import platform
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -16,10 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 import sparring
-from sparring.attacks.bounds import METHOD
 from sparring.contract.attacks import SUITES, Knowledge, names
 from sparring.contract.early import Stopped
-from sparring.contract.jobs import Evaluate
+from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import (
     Cost,
     DataFacts,
@@ -35,8 +35,9 @@ from sparring.contract.runner import Order
 from sparring.reports.html import html
 from sparring.reports.markdown import markdown
 from sparring.reports.rows import Row, write_csv
-from sparring.workers import corruptions, early, levels
+from sparring.workers import certified, corruptions, early, levels
 from sparring.workers.bench import Facts, feasible
+from sparring.workers.crew import CrewError, Trouble
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
@@ -123,8 +124,14 @@ def _joined(parts: Sequence[Ended], order: NDArray[np.int64]) -> Ended:
 
 
 def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
-    """Write every file of the job into its folder; returns their names."""
+    """Write every file of the job into its folder; returns their names.
+
+    Raises:
+        CrewError: a row is both proved to hold and broken.
+    """
     out, results = Path(run.order.out), Results(shards, Read(digest))
+    if wrong := certified.fault(run.order.job, results.ended):
+        raise CrewError(Trouble(wrong))
     with (out / "rows.csv").open("w", newline="") as file:
         write_csv(_rows(run, results), file)
     _parquet(run, results, out / "rows.parquet")
@@ -147,9 +154,10 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     right = results.clean == results.labels
     clean = Score(count=int(right.sum()), total=len(right))
     tallies = [tally for ended in results.ended for tally in ended.tallies]
-    findings = (*facts.findings, *early.told(run.stopped), *_findings(facts, results, tallies))
+    findings = (*facts.findings, *early.told(run.stopped), *_findings(order.job, facts, results, tallies))
+    cascaded = order.job.kind == "evaluate" and order.job.cascaded
     masked = [
-        tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins))
+        tuple(levels.masked(threat, feasible(order.job, threat, facts), ended.wins, cascaded=cascaded))
         for threat, ended in zip(order.job.threats, results.ended, strict=True)
     ]
     levelled = trust(run, results, findings, masked)
@@ -201,7 +209,7 @@ def trust(run: Run, results: Results, findings: Sequence[Finding], masked: Seque
         yield level((*of_all, *under_threat(facts, outcome, part)), (*findings, *own))
 
 
-def _findings(facts: Facts, results: Results, tallies: Sequence[Tally]) -> Iterator[Finding]:
+def _findings(job: Evaluate | Craft, facts: Facts, results: Results, tallies: Sequence[Tally]) -> Iterator[Finding]:
     """What only the attacks have shown."""
     if not facts.labelled:
         yield Finding(
@@ -218,13 +226,7 @@ def _findings(facts: Facts, results: Results, tallies: Sequence[Tally]) -> Itera
             hint="Such clean rows count as errors. An attack that runs into NaN may stop there: look for divisions by zero in the model.",
             evidence={"clean_rows": silent, "rows_under_attack": faulty},
         )
-    if wrong := sum(int((ended.proved & (ended.broken_by != UNBROKEN)).sum()) for ended in results.ended):
-        yield Finding(
-            code="proof_contradicted",
-            message=f"{wrong} rows that a bound had proved robust were broken by an attack all the same; they count as broken.",
-            hint="Rows that were proved and not attacked may be breakable too: run the job without skip_proved, and report this fault.",
-            evidence={"count": wrong},
-        )
+    yield from certified.findings(job, results.ended)
     if refused := sum(tally.refused for tally in tallies):
         yield Finding(
             code="refused_successes",
@@ -274,7 +276,7 @@ def provenance(run: Run) -> Provenance:
         suite=SUITES[job.suite][0] if isinstance(job, Evaluate) and job.suite else "",
         search=run.facts.search,
         judge=f"{run.facts.judge}, asked afresh about every claimed success",
-        proof=METHOD if run.order.job.kind == "evaluate" and run.order.job.skip_proved else "",
+        proof=certified.method(run.order.job),
         resumed=run.resumed,
         started=run.started,
         finished=datetime.now(UTC),
@@ -394,6 +396,7 @@ class _Npz:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
-            self._zip.write(self._large, f"{self._name}.npy")
+            with self._large.open("rb") as source, self._zip.open(f"{self._name}.npy", "w", force_zip64=True) as file:
+                shutil.copyfileobj(source, file, 1 << 20)
         self._zip.close()
         self._large.unlink(missing_ok=True)

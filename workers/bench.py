@@ -15,11 +15,13 @@ from sparring.attacks.operators import Unbounded
 from sparring.attacks.search import Halved, search_copy
 from sparring.contract import jobs
 from sparring.contract.attacks import Access, AttackSpec, Substitute, Transfer
+from sparring.contract.defenses import SmoothingCertificate
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
 from sparring.contract.specs import DataSpec
 from sparring.contract.threat import Threat
+from sparring.workers import smoothing
 from sparring.workers.asking import Asked, Enquire, Remote, load_endpoint
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
@@ -158,6 +160,11 @@ def aim(
     model = made(loaded.module)
     if isinstance(loaded.search, Asked):
         return model, Remote(model, made(loaded.search), tile), ("no copy: the endpoint itself is asked",)
+    if (smoothed := smoothing_of(order.job)) and loaded.access == "gradient":
+        search, done = search_copy(model if loaded.search is None else made(loaded.search))
+        told = f"slopes averaged over {smoothing.SLOPES} draws of the noise"
+        judged, climbed = smoothing.judge(model, smoothed).eval(), smoothing.climber(search, smoothed).eval()
+        return model, Target(judged, climbed, tile), (*done, told)
     judge = Voting(model).eval() if draws else model
     if loaded.access != "gradient":
         return model, Target(judge, model, tile), ("no copy: the judge itself is asked",)
@@ -171,6 +178,17 @@ def aim(
         climber = Halved(search) if halves(device) else None
         done = (*done, _FAST if climber else "slopes in float32: this processor has no bfloat16 arithmetic")
     return model, Target(judge, search, tile, climber), done
+
+
+def smoothing_of(job: Evaluate | Craft) -> SmoothingCertificate | None:
+    """How the model of the job is smoothed before it is attacked; None where it is taken as it is."""
+    certificate = job.certificate if job.kind == "evaluate" else None
+    return certificate if isinstance(certificate, SmoothingCertificate) else None
+
+
+def proves(job: Evaluate | Craft) -> bool:
+    """Whether the job bounds the model's answers."""
+    return job.kind == "evaluate" and (job.skip_proved or (job.certificate is not None and smoothing_of(job) is None))
 
 
 def halves(device: torch.device) -> bool:

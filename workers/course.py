@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparring.attacks import catalogue, problem, random
-from sparring.attacks.access import Decisions
+from sparring.attacks.access import Decisions, Target
 from sparring.attacks.bounds import Bounded
 from sparring.attacks.losses import kl
 from sparring.attacks.norms import ball
@@ -23,13 +23,15 @@ from sparring.attacks.operators import Unbounded
 from sparring.attacks.problem import Goal, Outcome, Problem
 from sparring.attacks.replay import replay
 from sparring.contract.attacks import AttackSpec, names
+from sparring.contract.certificates import AnyCertificate, IntervalBounds
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.threat import Threat
-from sparring.workers.bench import Bench, feasible
+from sparring.defenses.certify import certify
+from sparring.workers.bench import Bench, feasible, proves, smoothing_of
 from sparring.workers.corruptions import suffer
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally
 
-TARGETS, _OTHERS = 7, 8  # streams of randomness
+TARGETS, _OTHERS, _NOISE = 7, 8, 9  # streams of randomness
 
 
 class _Held(NamedTuple):
@@ -63,6 +65,8 @@ class Scene:
     """Which rows of the data these are."""
     bounded: Bounded | None
     """By which rows are proved robust, if the job wants that and the model allows it."""
+    radius: Tensor | None = None
+    """(B,) float64: within which rows keep their label for certain, if the model is smoothed; 0 where that is not certain anywhere."""
     held: dict[tuple[str, bool, str], _Held] = field(default_factory=dict)
     reached: dict[tuple[str, bool, str], _Reach] = field(default_factory=dict)
     proved: dict[tuple[str, bool, str], Tensor] = field(default_factory=dict)
@@ -76,6 +80,11 @@ class Scene:
     def cascaded(self) -> bool:
         """Attacks see only what those before them left."""
         return self.job.kind == "evaluate" and self.job.cascaded
+
+    @property
+    def certificate(self) -> AnyCertificate | None:
+        """How rows are certified that are attacked all the same."""
+        return self.job.certificate if self.job.kind == "evaluate" else None
 
     def problem(self, threat: Threat, radius: float) -> Problem:
         """Every row of the shard under a threat, at this radius."""
@@ -118,16 +127,26 @@ def scene(job: Evaluate | Craft, bench: Bench, index: NDArray[np.int64]) -> Scen
     scores = bench.target.verdict(x)
     labels = scores.argmax(1) if bench.data.labels is None else torch.from_numpy(bench.data.labels[index]).to(x.device)
     key = random.keys(job.seed, rows.to(x.device))
-    return Scene(job, bench, x, labels, scores, predictions(scores), key, index, _bounded(job, bench, x))
+    sure = _radius(job, bench, x, labels, key)
+    return Scene(job, bench, x, labels, scores, predictions(scores), key, index, _bounded(job, bench, x), sure)
 
 
 def _bounded(job: Evaluate | Craft, bench: Bench, x: Tensor) -> Bounded | None:
-    if job.kind == "craft" or not job.skip_proved:
+    if not proves(job):
         return None
     try:
         return bench.bounded(x)
     except Unbounded:  # preflight has told of it
         return None
+
+
+def _radius(job: Evaluate | Craft, bench: Bench, x: Tensor, labels: Tensor, key: Tensor) -> Tensor | None:
+    spec = smoothing_of(job)
+    if spec is None:
+        return None
+    base = Target(bench.model, bench.model, bench.target.tile)
+    found = certify(base.verdict, x, random.fork(key, _NOISE), spec)
+    return torch.where(found.labels == labels, found.radius, 0.0)
 
 
 def predictions(scores: Tensor) -> Tensor:
@@ -201,11 +220,14 @@ class _Round:
         """(B,) bool: rows that no point of the ball breaks. One not proved at a smaller eps is not tried at a larger."""
         proved, tried = torch.zeros_like(self.right), self.scene.proved.get(self._name(""), self.right)
         rows = torch.nonzero(self.right & tried).flatten()
+        if self.scene.radius is not None:
+            return self.right & (self.scene.radius > self.threat.radius)
         if self.scene.bounded is not None and len(rows):
             part, labels, scores = self.problem.select(rows), self.scene.labels[rows], self.scene.scores[rows]
             classes = torch.arange(scores.shape[1], device=rows.device)
             rivals = classes == part.goal.labels[:, None] if self.threat.targeted else classes != labels[:, None]
-            proved[rows] = self.scene.bounded.robust(part.ball, labels, rivals, scores)
+            lines = not isinstance(self.scene.certificate, IntervalBounds)
+            proved[rows] = self.scene.bounded.robust(part.ball, labels, rivals, scores, lines=lines)
             self.scene.proved[self._name("")] = proved
         return proved
 
@@ -224,9 +246,10 @@ class _Round:
         return gone
 
     def _try(self, name: str, spec: AttackSpec) -> Tally:
-        """An attack inside the ball, on the rows that it has not broken before and that are not proved."""
+        """An attack inside the ball, on the rows that it has not broken before; those that are proved are spared, unless it is a test."""
         blind = self.scene.whole and getattr(spec, "labels", "true") == "predicted"  # needs no label, so errors are rows like others
-        wanted, points = (self.right | blind) & ~self._gone(name) & ~self.proved, self._points(spec)
+        spared = self.proved if self.scene.certificate is None else torch.zeros_like(self.proved)
+        wanted, points = (self.right | blind) & ~self._gone(name) & ~spared, self._points(spec)
         if spec.kind == "replay":
             wanted = wanted & sum((there for _, there in points), torch.zeros_like(wanted))
         rows = torch.nonzero(wanted).flatten()

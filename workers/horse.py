@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from sparring.contract.jobs import Certify
 from sparring.contract.report import Report
 from sparring.contract.retrain import Retrain
 from sparring.contract.retrained import RetrainReport
@@ -162,7 +163,8 @@ class Attempt:
         if isinstance(claim.job, Retrain):
             return TrainingOrder(job=claim.job, **needed)
         earlier = tuple(Earlier(**each._asdict(), path=str(folder.local_path(each.sha256))) for each in claim.earlier)
-        return Order(job=claim.job, earlier=earlier, **needed)
+        job = claim.job.evaluation() if isinstance(claim.job, Certify) else claim.job
+        return Order(job=job, earlier=earlier, **needed)
 
     def _take_over_shards(self) -> None:
         """Link what the newest earlier attempt finished. Links, because a runner not yet dead may still write over there."""
@@ -189,7 +191,7 @@ class Attempt:
         except errors.Forbidden as error:
             raise Ended(refused(error).reason) from error
         wire, folder = self.runner.wire, self.out.parent
-        budget = None if isinstance(self.claim.job, Retrain) else self.claim.job.budget
+        budget = None if isinstance(self.claim.job, (Retrain, Certify)) else self.claim.job.budget
         post = Post(endpoint, grant, budget, folder, lambda reply: send(wire, reply), self.pulse.holds)
         try:
             yield post

@@ -34,9 +34,11 @@ def results(attacks: Sequence[AttackSpec], wins: NDArray[np.bool_], right: NDArr
     )
 
 
-def masked(threat: Threat, attacks: Sequence[AttackSpec], wins: NDArray[np.bool_]) -> Iterator[Finding]:
+def masked(threat: Threat, attacks: Sequence[AttackSpec], wins: NDArray[np.bool_], *, cascaded: bool = False) -> Iterator[Finding]:
     """Rows that an attacker who knows less breaks and one with the weights does not: a sign that gradients mislead."""
-    searched = [at for at, attack in enumerate(attacks) if attack.kind != "replay"]  # in a cascade nobody else had a try at what it broke
+    last = max((at for at, attack in enumerate(attacks) if attack.knowledge == "white"), default=0)
+    # what was replayed, and in a cascade what stands before a white-box attack, broke rows that the latter had no try at
+    searched = [at for at, a in enumerate(attacks) if a.kind != "replay" and (not cascaded or a.knowledge == "white" or at > last)]
     broken = broken_at([attacks[at] for at in searched], wins[:, searched])
     if "white" not in broken:
         return

@@ -13,13 +13,15 @@ from sparring.attacks.operators import Unbounded
 from sparring.attacks.problem import Goal
 from sparring.contract.attacks import ACCESSES
 from sparring.contract.jobs import Craft, Evaluate
+from sparring.contract.quantity import value
 from sparring.contract.report import Finding
 from sparring.contract.runner import Order
 from sparring.workers import corruptions, datasets
 from sparring.workers.asking import Enquire
-from sparring.workers.bench import Bench, Facts, aim, feasible, first_pass, learns, open_bench
+from sparring.workers.bench import Bench, Facts, aim, feasible, first_pass, learns, open_bench, proves, smoothing_of
 from sparring.workers.errors import Refused
 from sparring.workers.prepare import PASSES, Prepared
+from sparring.workers.smoothing import VOTES
 from sparring.workers.surrogates import holdings
 
 _SAMPLE = 256
@@ -72,13 +74,23 @@ def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | 
         bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=True)
     granule = _granule(bench.target, x, asked) if independent and not (endpoint or draws) else 0
     bench.target.granule = granule or tile
-    facts = _facts(bench, count, scores.shape[1], tuple(findings), independent=independent, draws=draws, training=end - first)
+    facts = _facts(order, bench, count, scores.shape[1], tuple(findings), independent=independent, draws=draws, training=end - first)
     facts = facts._replace(granule=granule)
     bench.facts = facts._replace(findings=(*findings, *_left_out(order.job, facts)))
     return bench.facts, bench
 
 
-def _facts(bench: Bench, rows: int, classes: int, findings: tuple[Finding, ...], *, independent: bool, draws: bool, training: int) -> Facts:
+def _facts(
+    order: Order,
+    bench: Bench,
+    rows: int,
+    classes: int,
+    findings: tuple[Finding, ...],
+    *,
+    independent: bool,
+    draws: bool,
+    training: int,
+) -> Facts:
     loaded, data, device = bench.loaded, bench.data, bench.device
     return Facts(
         rows=rows,
@@ -93,11 +105,17 @@ def _facts(bench: Bench, rows: int, classes: int, findings: tuple[Finding, ...],
         search=bench.search,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         findings=findings,
-        judge=f"{loaded.judge}, by the majority of {PASSES} passes" if draws else loaded.judge,
+        judge=_judge(order, loaded.judge, draws=draws),
         access=loaded.access,
         training=training,
         draws=draws,
     )
+
+
+def _judge(order: Order, judge: str, *, draws: bool) -> str:
+    if smoothed := smoothing_of(order.job):
+        return f"{judge}, smoothed: by the majority of {VOTES} draws of noise of standard deviation {value(smoothed.sigma):g}"
+    return f"{judge}, by the majority of {PASSES} passes" if draws else judge
 
 
 _PROBABILITIES = Finding(
@@ -176,11 +194,14 @@ _NO_TRAINING = "Give the attacker rows of its own: a dataset as `training`, or f
 
 
 def _unbounded(job: Evaluate | Craft, bench: Bench, x: Tensor) -> Iterator[Finding]:
-    if job.kind == "craft" or not job.skip_proved:
+    if not proves(job):
         return
     try:
         bench.bounded(x)
     except Unbounded as error:
+        if job.kind == "evaluate" and job.certificate:
+            hint = "Certify the smoothed model instead: --method smoothing, in norm l2."
+            raise Refused("unsupported", f"nothing can be certified by bounds: {error}", hint=hint, detail="no_bound") from error
         yield Finding(
             code="no_bound",
             message=f"No row can be proved robust beforehand: {error}.",

@@ -84,13 +84,14 @@ def threat_result(
     broken = ended.distance[ended.broken_by >= 0]
     median = float(np.median(broken)) if len(broken) else None
     worst = Score(count=int(stands.sum()), total=total)
-    proved = int(ended.proved.sum()) if job.kind == "evaluate" and job.skip_proved else None
+    proved = int(ended.proved.sum())
     return ThreatResult(
         threat=threat,
         each=each,
         worst=worst,
         levels=levels.results(attacks, ended.wins, right),
-        proved=proved,
+        proved=proved if job.kind == "evaluate" and job.skip_proved else None,
+        certified=proved if job.kind == "evaluate" and job.certificate else None,
         classes=classes,
         median_distance=median,
         trust=trust,

@@ -9,7 +9,7 @@ import typer
 from sparring.commands import options as o
 
 if TYPE_CHECKING:
-    from sparring.contract.jobs import Craft, Evaluate
+    from sparring.contract.jobs import Certify, Craft, Evaluate
     from sparring.contract.specs import DataSpec, ModelSpec
     from sparring.outputs import Output
     from sparring.sdk import Client
@@ -68,7 +68,8 @@ class Sides:
         return found
 
 
-def _run(sides: Sides, make: "Callable[..., Evaluate | Craft]", wanted: "Sequence[Output]", device: str, as_json: bool) -> None:
+def run(sides: Sides, make: "Callable[..., Evaluate | Craft | Certify]", wanted: "Sequence[Output]", device: str, as_json: bool) -> None:
+    """Upload what is a file, submit the job, follow it to its end and show its report."""
     from sparring import local, outputs, show
     from sparring.progress import cancelled_if_interrupted, follow
 
@@ -185,7 +186,7 @@ def evaluate(
     )
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
-    _run(Sides(model, data, model_spec, data_spec, training=training), make, wanted, device, as_json)
+    run(Sides(model, data, model_spec, data_spec, training=training), make, wanted, device, as_json)
 
 
 def craft(
@@ -237,4 +238,4 @@ def craft(
     )
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
-    _run(Sides(model, data, model_spec, data_spec, training=training), make, wanted, device, as_json)
+    run(Sides(model, data, model_spec, data_spec, training=training), make, wanted, device, as_json)

@@ -4,6 +4,7 @@ import typer
 
 from sparring.commands import (
     catalogue,
+    certify,
     compare,
     doctor,
     evaluate,
@@ -27,7 +28,7 @@ app = typer.Typer(
     help="The opponent a model trains against: how robust is it?",
 )
 for command in (
-    *(evaluate.evaluate, evaluate.craft, retrain.retrain, matrix.matrix, compare.compare, verify.verify),
+    *(evaluate.evaluate, evaluate.craft, certify.certify, retrain.retrain, matrix.matrix, compare.compare, verify.verify),
     *(stack.up, stack.demo, export.export, doctor.doctor),
 ):
     app.command()(command)

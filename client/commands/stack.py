@@ -30,6 +30,7 @@ def up(
     wanted = "auto" if device == "gpu" else device
     with local.started(local.data_folder(data), host=host, port=port, device=wanted, shown=True) as (stack, process):
         show.tell(f"Sparring is up at {stack.url}, data in {stack.data}")
+        show.tell(f"its pages, logged in: {stack.url}/login#{stack.key}")
         show.tell(f"export SPARRING_URL={stack.url} SPARRING_KEY={stack.key}")
         show.tell(f"curl -H 'Authorization: Bearer {stack.key}' {stack.url}/v1/attacks")
         show.tell(f"its queue, for jobs by queue: {stack.redis}")

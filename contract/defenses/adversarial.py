@@ -68,6 +68,9 @@ class _Crafting(_Stepping):
     inner: Inner = "exact"
     """What the steps are taken on: the model itself in evaluation mode, or a copy with its batch norms folded away, which is faster
     and differs in the last digits."""
+    ramp: Share = 0.0
+    """Share of the training over which `eps` and `alpha` grow from 0. Under a large `eps` from the start, such as 0.3 on MNIST, a small
+    model may never learn more than to guess."""
 
 
 class PGDTraining(_Crafting):

@@ -7,6 +7,7 @@ from pydantic import Field
 from sparring.contract.base import Frozen
 from sparring.contract.defenses.base import Count
 from sparring.contract.quantity import NotBool, PositiveQuantity
+from sparring.contract.threat import Norm
 
 Gradient = Literal["exact", "bpda"]
 
@@ -82,6 +83,7 @@ class SmoothingCertificate(Frozen):
 
     title: ClassVar[str] = "Certificate by randomized smoothing"
     paper: ClassVar[str] = "Cohen, Rosenfeld, Kolter 2019, arXiv 1902.02918"
+    norms: ClassVar[tuple[Norm, ...]] = ("l2",)
 
     kind: Literal["smoothing"] = "smoothing"
     sigma: PositiveQuantity = 0.25

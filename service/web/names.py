@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sparring.contract.attacks import names
 from sparring.contract.resources import DatasetInfo, JobInfo, ModelInfo
+from sparring.contract.verdict import WORDS
+from sparring.reports.text import threat_text
 from sparring.service.context import Context
 from sparring.storage import uploads
 from sparring.storage.errors import Missing
 
-DOING = {"evaluate": "Evaluate", "retrain": "Retrain", "craft": "Craft examples for"}
+DOING = {"evaluate": "Evaluate", "certify": "Certify", "retrain": "Retrain", "craft": "Craft examples for"}
 STATES = {"succeeded": "good", "failed": "bad", "timed_out": "bad", "cancelled": "still", "queued": "still", "running": "busy"}
 """How a state is coloured; it always stands there in words too."""
+VERDICTS = {code: (word, {0: "good", 1: "bad"}.get(code, "warn")) for code, word in WORDS.items()}
+"""Exit codes of gates: their words, and how they are coloured."""
 
 
 class Named(NamedTuple):
@@ -32,6 +37,19 @@ class Titled(NamedTuple):
     def words(self) -> str:
         """`Evaluate mine on test`."""
         return f"{self.doing} {self.model.name} on {self.data.name}"
+
+    @property
+    def how(self) -> str:
+        """`quick: linf 8/255`, or with what it is trained."""
+        asked = self.job.job
+        if asked.kind == "retrain":
+            return ", ".join(asked.names)
+        if asked.kind == "certify":
+            attacks: str | tuple[str, ...] = asked.method.kind
+        else:
+            attacks = (asked.suite or names(asked.attacks)) if asked.kind == "evaluate" else asked.attack.kind
+        listed = attacks if isinstance(attacks, str) else ", ".join(attacks)
+        return f"{listed}: {', '.join(threat_text(threat) for threat in asked.threats)}"
 
     @property
     def share(self) -> int | None:

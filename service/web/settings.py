@@ -18,17 +18,18 @@ router = APIRouter(prefix="/settings")
 
 _LASTING = {"30": 30, "90": 90, "365": 365}
 """Days for which a new key may be made; anything else is for ever."""
+_FRESH = {"days": ["90"]}
 
 
 @router.get("")
 def settings_page(page: Seen) -> Response:
     """The keys, and what else is set."""
-    return _show(page, Fields(), {})
+    return _show(page, Fields(_FRESH), {})
 
 
 def _show(page: Seen, values: Fields, faults: Faults, made: NewKey | None = None) -> Response:
     listed = keys.list_keys(page.context.engine, page.project)
-    shown = page.show(
+    return page.show(
         "settings",
         422 if faults else 200,
         keys=listed,
@@ -40,7 +41,6 @@ def _show(page: Seen, values: Fields, faults: Faults, made: NewKey | None = None
         runs=health.version(),
         now=datetime.now(UTC),
     )
-    return shown
 
 
 @router.post("/keys")
@@ -52,7 +52,7 @@ def create_key(page: Seen, fields: Filled) -> Response:
         wanted = api.KeyRequest.model_validate(given)
     except ValidationError as error:
         return _show(page, fields, of_validation(error, given))
-    return _show(page, Fields(), {}, keys.create(page.context.engine, project=page.project, name=wanted.name, expires=wanted.expires))
+    return _show(page, Fields(_FRESH), {}, keys.create(page.context.engine, project=page.project, name=wanted.name, expires=wanted.expires))
 
 
 @router.post("/keys/{key_id}/revoke")

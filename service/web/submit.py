@@ -95,7 +95,7 @@ def checked(kind: Kind, fields: Fields) -> tuple[Evaluate | Retrain | None, Faul
         job = JOB.validate_python(given)
     except ValidationError as error:
         return None, {**of_validation(error, given, _PLACES), **faults}
-    assert job.kind != "craft"
+    assert isinstance(job, (Evaluate, Retrain))
     return (None, faults) if faults else (job, {})
 
 
@@ -104,6 +104,9 @@ def _show(page: Seen, kind: str, fields: Fields, faults: Faults) -> Response:
     models = uploads.list_models(page.context.engine, page.project, limit=LISTED).items
     data = uploads.list_datasets(page.context.engine, page.project, limit=LISTED).items
     values = Fields(fields)
+    for name, listed in (("model", models), ("data", data)):
+        if listed and not faults:
+            values.setdefault(name, [listed[0].id])
     values.setdefault("once", [secrets.token_urlsafe(12)])
     return page.show(
         kind,
@@ -115,7 +118,7 @@ def _show(page: Seen, kind: str, fields: Fields, faults: Faults) -> Response:
         suites=PURPOSES,
         defenses=DEFENSE_INFOS,
         first=FIRST,
-        estimate=_estimate(page, asked, fields) if models and data else "",
+        estimate=_estimate(page, asked, values) if models and data else "",
     )
 
 

@@ -26,7 +26,7 @@ from sparring.storage.tables import DEFAULT_PROJECT
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 NAVIGATION = (
-    *(("/", "Overview"), ("/models", "Models"), ("/datasets", "Datasets"), ("/jobs", "Jobs"), ("/compare", "Compare")),
+    *(("/", "Overview"), ("/models", "Models"), ("/datasets", "Datasets"), ("/jobs", "Jobs"), ("/compare", "Compare"), ("/gates", "Gates")),
     *(("/workers", "Workers"), ("/settings", "Settings")),
 )
 _SAID = ("rate", "interval", "percent", "number", "fraction", "figure", "duration", "size", "threat_text", "trust_text")

@@ -1,10 +1,13 @@
 import os
+import signal
 import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 import structlog
 
+from sparring import cli
 from sparring.contract.states import Progress, Reason
 from sparring.sdk import Client
 from sparring.storage import attempts, jobs
@@ -40,6 +43,32 @@ def files(tmp_path):
     model.write_bytes(pt2())
     data.write_bytes(npz())
     return model, data
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def sparring(served, tmp_path, monkeypatch, capsys):
+    """`sparring("jobs", "list")` runs the command against the server, in this process because starting one takes long."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPARRING_KEY", served.key)
+    monkeypatch.setenv("COLUMNS", "200")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments, url=served.url):
+        monkeypatch.setenv("SPARRING_URL", url)
+        monkeypatch.setattr("sys.argv", ["sparring", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Done(ended.value.code or 0, out, err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 FILES = {

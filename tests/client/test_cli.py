@@ -7,7 +7,6 @@ import sys
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -29,32 +28,6 @@ from tests.reports import factory
 
 SPARRING = Path(sys.executable).parent / "sparring"
 HEAVY = {"torch", "numpy", "fastapi", "rq", "redis", "sqlalchemy", "matplotlib"}
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def sparring(served, tmp_path, monkeypatch, capsys):
-    """`sparring("jobs", "list")` runs the command against the server, in this process because starting one takes long."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPARRING_KEY", served.key)
-    monkeypatch.setenv("COLUMNS", "200")
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments, url=served.url):
-        monkeypatch.setenv("SPARRING_URL", url)
-        monkeypatch.setattr("sys.argv", ["sparring", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Done(ended.value.code or 0, out, err)
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 def test_help_imports_nothing_heavy():

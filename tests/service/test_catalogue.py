@@ -1,4 +1,6 @@
 from sparring.contract.attacks import ATTACKS, CASCADES, PURPOSES, SUITES, describe
+from sparring.contract.defenses import DEFENSES
+from sparring.contract.defenses import describe as defenses
 
 from .conftest import Served
 
@@ -18,6 +20,21 @@ def test_every_attack_is_described(shared: Served) -> None:
     unknown = shared.http.get("/v1/attacks/nuke")
     assert unknown.status_code == 404
     assert "pgd" in unknown.json()["hint"]
+
+
+def test_every_defense_is_described(shared: Served) -> None:
+    listed = shared.http.get("/v1/defenses").json()
+    assert [one["kind"] for one in listed] == [spec.model_fields["kind"].default for spec in DEFENSES]
+    for one, spec in zip(listed, DEFENSES, strict=True):
+        assert one["description"] == [*defenses.description(spec), *defenses.notes(spec)]
+        for name in ("title", "paper", "family", "labelled", "unlabelled"):
+            assert one[name] == getattr(spec, name)
+        assert one["gradients"] == spec().gradients
+        assert one["settings"] == spec.model_json_schema()
+        assert shared.http.get(f"/v1/defenses/{one['kind']}").json() == one
+    unknown = shared.http.get("/v1/defenses/nuke")
+    assert unknown.status_code == 404
+    assert "trades" in unknown.json()["hint"]
 
 
 def test_suites_say_their_version_and_every_setting(shared: Served) -> None:

@@ -31,6 +31,14 @@ def test_a_weaker_attacker_who_wins_where_the_stronger_does_not_is_told_of() -> 
     assert found.evidence == {"norm": "linf", "eps": 0.1, "knowledge": "black", "rows": 3}
 
 
+def test_in_a_cascade_what_stands_before_a_white_box_attack_says_nothing_about_it() -> None:
+    attacks = (Noise(), FGSM(), Square())
+    noisy = wins("x..", "x..", "x..", "x..")
+    assert len(list(masked(THREAT, attacks, noisy))) == 1
+    assert not list(masked(THREAT, attacks, noisy, cascaded=True))
+    assert len(list(masked(THREAT, attacks, wins("..x", "..x", "..x"), cascaded=True))) == 1
+
+
 def test_two_rows_are_chance_and_so_is_a_share_of_very_many() -> None:
     assert not list(masked(THREAT, ATTACKS, wins("..x.", "...x", "x...")))
     many = np.zeros((1000, 4), dtype=np.bool_)

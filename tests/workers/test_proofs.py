@@ -97,5 +97,5 @@ def test_the_report_counts_what_was_proved_and_names_the_method(files, tmp_path)
         assert 0 < result.proved <= result.worst.count
         assert result.each[2].entered == made.clean.count == result.each[0].entered + result.each[0].carried + result.proved
         for name in ("report.md", "report.html"):
-            assert text.proved_text(result) in (Path(given.out) / name).read_text()
+            assert text.proved_text(result, made) in (Path(given.out) / name).read_text()
     assert "--skip-proved" in text.command(made)

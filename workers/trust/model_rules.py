@@ -36,6 +36,8 @@ def of_model(job: Evaluate, facts: Facts, warnings: Sequence[Finding], seen: OfM
     yield _told("refused_successes", told)
     if job.skip_proved:
         yield _told("proof_contradicted", told)
+    if job.certificate and job.certificate.kind == "smoothing":
+        yield _told("certificate_contradicted", told)
     yield held("unconstrained_failure", absent, seen.whole, _whole)
     yield _classes(attacks, facts.classes)
 
@@ -48,7 +50,7 @@ def absence(attacks: Sequence[AttackSpec], facts: Facts, right: int) -> Absent:
 
 
 def searches(attacks: Sequence[AttackSpec]) -> bool:
-    """Whether an attack looks for success without the model's own gradient; noise only waits for it, and a replay has it or not."""
+    """Whether an attack looks for success without the model's own gradient; noise only waits for it, and a replay knows it."""
     return any(attack.access != "gradient" and attack.kind not in ("noise", "replay") for attack in attacks)
 
 

@@ -50,6 +50,7 @@ WORDS: dict[str, Words] = {
     "non_finite": Words("No answer was NaN or infinite.", "Look for divisions by zero in the model; an attack stops where it meets them."),
     "refused_successes": Words("The judge confirmed every success when it was asked again.", "The model may answer differently each time."),
     "proof_contradicted": Words("No row that was proved robust was broken.", "Run the job without skip_proved, and report this fault."),
+    "certificate_contradicted": Words("No row that is certified was broken.", "More than a few such rows are a fault: please report it."),
     "unconstrained_failure": Words(
         "An ascent that may go anywhere the data may breaks every row looked at.",
         "Some change of the input must break any row: where even this ascent fails, gradients lead nowhere. Look for what hides them.",
@@ -86,7 +87,7 @@ WORDS: dict[str, Words] = {
 }
 """Every check by its code, in the order they are told."""
 
-COSTLY = "It would have taken more than the twentieth of the attacks' own work that checks may take."
+COSTLY = "It would have taken more than the share of the attacks' own work that checks may take."
 RANDOM = "The model answers at random: what two runs of this would differ in is chance."
 NOTHING = "No row was right before any attack."
 FLAT = "At eps 0 nothing may change."

@@ -26,8 +26,8 @@ from sparring.workers.trust.seen import Effort, OfModel, Seen, UnderThreat
 
 FLOOR = 80
 """Passes forward over the sample that a unit may always take; a pass backward counts as two."""
-SHARE = 0.05
-"""Of what the attacks took under its threat; of the model itself, of all of them."""
+SHARE, OF_ALL = 0.12, 0.03
+"""Of what the attacks took under its threat; and for the model itself, of what all of them took."""
 T = TypeVar("T")
 
 
@@ -128,7 +128,7 @@ def units(job: Evaluate, facts: Facts, rows: NDArray[np.int64], right: NDArray[n
     """
     stands = [right & (each.broken_by == UNBROKEN) for each in ended]
     took = [_took(feasible(job, threat, facts), each) for threat, each in zip(job.threats, ended, strict=True)]
-    of_all = _given(None, rows, right, np.logical_and.reduce(stands), SHARE * sum(took), job.seed)
+    of_all = _given(None, rows, right, np.logical_and.reduce(stands), OF_ALL * sum(took), job.seed)
     found = [of_all]
     for at, threat in enumerate(job.threats):
         given = _given(at, rows, right, stands[at], SHARE * took[at], job.seed)

@@ -20,17 +20,18 @@ function columns(table) {
 }
 
 function draw(figure) {
-  const plot = figure.querySelector(".plot"), table = figure.querySelector("table");
+  const plot = figure.querySelector(".plot"), table = figure.querySelector("details table");
   drawn.get(figure)?.destroy();
   const { names, values } = columns(table);
-  if (values[0].length < 2) return;
+  plot.hidden = values[0].length < 2;
+  if (plot.hidden) return;
   const share = figure.dataset.unit === "share", time = figure.dataset.x === "time";
   const axis = { stroke: colour("--muted"), grid: { stroke: colour("--hairline"), width: 1 }, ticks: { stroke: colour("--hairline") } };
   const shown = (value) => value === null || value === undefined ? "–" : share ? `${value.toFixed(1)} %` : `${Number(value.toPrecision(4))}`;
   const when = (value) => value === null || value === undefined ? "–" : new Date(value * 1000).toISOString().slice(0, 16).replace("T", " ");
   drawn.set(figure, new uPlot({
     width: Math.max(240, plot.clientWidth),
-    height: Math.max(140, plot.clientHeight - 28 - (names.length > 3 ? 20 : 0)),
+    height: 220,
     scales: { x: { time }, y: share ? { range: [0, 100] } : { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
     axes: [axis, { ...axis, size: 54, values: (_, ticks) => ticks.map((tick) => share ? `${tick} %` : `${tick}`) }],
     series: [{ label: names[0], value: (_, value) => time ? when(value) : plain(value) }, ...names.slice(1).map((label, at) => ({

@@ -36,6 +36,7 @@ def test_a_sound_model_passes_every_check_and_nothing_is_called_robust() -> None
         (31, [PGD], "suspect"),
         (32, [PGD], "invalid"),
         (64, [PGD, NOISE], "invalid"),  # noise looks for nothing
+        (64, [{"kind": "replay", "jobs": ["job_" + "a" * 20]}, PGD], "invalid"),  # nor does a replay
         (64, [PGD, {"kind": "hopskipjump"}], "suspect"),
     ],
 )

@@ -13,6 +13,7 @@ from sparring.contract.jobs import Evaluate
 from sparring.contract.runner import Done
 from sparring.workers.bench import Bench
 from sparring.workers.preflight import preflight
+from sparring.workers.pt2.mode import in_training
 from sparring.workers.shard import Ended, Tally
 from sparring.workers.trust import unit
 from sparring.workers.trust.seen import Effort, OfModel, UnderThreat, Whole
@@ -42,7 +43,7 @@ def test_a_threat_may_take_a_share_of_its_own_attacks_and_a_little_in_any_case()
     of_all, near, far = unit.units(job, facts(), np.arange(1000) + 7, right, [ended(half, 10), ended(right, 1_000_000)])
     assert near.budget == unit.FLOOR * 64
     assert far.budget == pytest.approx(unit.SHARE * 3 * 1_000_000)
-    assert of_all.budget == pytest.approx(unit.SHARE * 3 * 1_000_010)
+    assert of_all.budget == pytest.approx(unit.OF_ALL * 3 * 1_000_010)
     assert (of_all.threat, near.threat, far.threat) == (None, 0, 1)
     assert near.standing.sum() == 32
     assert far.standing.all()
@@ -140,3 +141,13 @@ def test_a_runner_checks_every_threat_and_an_attempt_that_follows_finds_it_done(
     again = report(given)
     assert [result.trust for result in again.threats] == [result.trust for result in first.threats]
     assert (Path(given.out) / "shards" / "checks-0.json").read_bytes() == kept["checks-0.json"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_norm_that_takes_its_statistics_from_the_batch_is_named(training: bool) -> None:
+    net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 2)).train(training)
+    graph = torch.export.export(net, (torch.zeros(2, 1, 8, 8),)).graph_module
+    for part in graph.modules():
+        part.training = False
+    assert in_training(graph) == (("batch_norm",) if training else ())
+    assert in_training(nn.Sequential(nn.Dropout()).train()) == ("Sequential", "0")

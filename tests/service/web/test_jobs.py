@@ -1,0 +1,168 @@
+"""Pages about jobs: while they run, when they have ended, what they left, and two of them compared."""
+
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reports.factory import report
+
+from sparring.contract.report import Report
+from sparring.reports.rows import Row, write_csv
+from sparring.service.web.view import STATIC
+from sparring.storage import attempts, jobs
+
+from ..conftest import Served, complete, job_for, submit, upload_both
+from .conftest import Browser
+
+
+def rows_of(told: Report) -> bytes:
+    """A rows.csv with the counts of the report: the first rows stand."""
+    file = io.StringIO(newline="")
+    rows = []
+    for result in told.threats:
+        for row in range(told.clean.total):
+            right, stands = row < told.clean.count, row < result.worst.count
+            by = "" if stands else "pgd" if right else "clean"
+            norm, eps = result.threat.norm, result.threat.radius
+            rows.append(Row(row, 0, 0 if right else 1, norm, eps, int(not stands), by, 0, None, 1, None, None, None))
+    write_csv(rows, file)
+    return file.getvalue().encode()
+
+
+def ended(served: Served, told: Report, model: str, data: str) -> str:
+    answer = served.http.post("/v1/jobs", json=job_for(model, data))
+    files = {"report.json": told.model_dump_json().encode(), "rows.csv": rows_of(told), "examples.npz": b"npz"}
+    files["report.html"] = b"<!doctype html><h1>whole</h1>"
+    return complete(served, answer.json()["id"], files).id
+
+
+def test_a_job_from_submission_to_its_end(browser: Browser, shared: Served) -> None:
+    job = submit(shared)
+    page = browser.get(f"/jobs/{job.id}").text
+    assert "queued" in page
+    assert f'hx-get="/jobs/{job.id}/live"' in page
+    assert "queue cannot be reached" in browser.get(f"/jobs/{job.id}/live").text
+    assert "Cancel" in page
+    assert browser.post(f"/jobs/{job.id}/cancel").headers["Location"] == f"/jobs/{job.id}"
+    page = browser.get(f"/jobs/{job.id}").text
+    assert "the job was cancelled" in page
+    assert "hx-get" not in page
+    assert browser.get(f"/jobs/{job.id}/live").headers["HX-Refresh"] == "true"
+    assert browser.post(f"/jobs/{job.id}/cancel").status_code == 409
+    assert browser.post(f"/jobs/{job.id}/retry").status_code == 303
+    assert jobs.get(shared.engine, "default", job.id).attempt == 2
+    browser.post(f"/jobs/{job.id}/cancel")
+    assert browser.post(f"/jobs/{job.id}/delete").headers["Location"] == "/jobs"
+    assert browser.get(f"/jobs/{job.id}").status_code == 404
+
+
+def test_a_running_job_tells_how_far_it_is(browser: Browser, shared: Served) -> None:
+    job = submit(shared)
+    claim = attempts.claim(shared.engine, job.id, 1, worker="test", lease=60)
+    assert claim
+    live = browser.get(f"/jobs/{job.id}/live").text
+    assert "running" in live
+    assert "<progress" in live
+    assert "<html" not in live
+
+
+def test_jobs_by_state(browser: Browser, shared: Served) -> None:
+    job = submit(shared)
+    assert job.id in browser.get("/jobs?state=queued").text
+    assert job.id not in browser.get("/jobs?state=timed_out").text
+    for bad in ("state=none", "cursor=%00", "cursor=abc", "limit=0"):
+        answer = browser.get(f"/jobs?{bad}")
+        assert answer.status_code == 422, bad
+        assert "text/html" in answer.headers["content-type"]
+
+
+def test_the_report_and_its_downloads(browser: Browser, shared: Served) -> None:
+    model, data = upload_both(shared)
+    told = report()
+    told = told.model_copy(
+        update={
+            "model": told.model.model_copy(update={"sha256": model.sha256}),
+            "data": told.data.model_copy(update={"sha256": data.sha256}),
+        }
+    )
+    job = ended(shared, told, model.id, data.id)
+    page = browser.get(f"/jobs/{job}/report").text
+    assert f"{100 * told.threats[0].worst.rate:.1f} %" in page
+    assert 'sandbox="allow-same-origin"' in page
+    shown = browser.get(f"/jobs/{job}/files/report.html?shown=true")
+    assert "content-disposition" not in shown.headers
+    assert shown.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    for name in ("report.json", "rows.csv", "examples.npz"):
+        answer = browser.get(f"/jobs/{job}/files/{name}?shown=true")
+        assert answer.status_code == 200
+        assert answer.headers["Content-Disposition"].startswith("attachment")
+    archive = zipfile.ZipFile(io.BytesIO(browser.get(f"/jobs/{job}/report.zip").content))
+    assert set(archive.namelist()) == {"manifest.json", "report.json", "rows.csv", "examples.npz", "model.pt2", "data.npz"}
+    assert browser.get(f"/jobs/{job}/files/passwd").status_code == 404
+    assert browser.get(f"/jobs/{job}/files/..%2fpasswd").status_code == 404
+    assert f"{100 * told.threats[0].worst.rate:.1f} %" in browser.get(f"/models/{model.id}").text
+    assert told.threats[0].trust.level in browser.get(f"/models/{model.id}/badge.svg").text
+    assert "pace of" in browser.get(f"/evaluate/estimate?model={model.id}&data={data.id}&norm=linf&eps=0.1&suite=quick&rows=10").text
+
+
+def test_without_a_report_there_is_a_reason(browser: Browser, shared: Served) -> None:
+    job = submit(shared)
+    answer = browser.get(f"/jobs/{job.id}/report")
+    assert answer.status_code == 409
+    assert "is queued" in answer.text
+    assert browser.get(f"/jobs/{job.id}/report.zip").status_code == 404
+
+
+def test_two_reports_side_by_side(browser: Browser, shared: Served) -> None:
+    model, data = upload_both(shared)
+    told = report()
+    weaker = told.threats[0].model_copy(
+        update={"worst": told.threats[0].worst.model_copy(update={"count": told.threats[0].worst.count - 1})}
+    )
+    other = told.model_copy(update={"threats": (weaker, *told.threats[1:])})
+    one, two = ended(shared, told, model.id, data.id), ended(shared, other, model.id, data.id)
+    page = browser.get(f"/compare?before={one}&after={two}")
+    assert page.status_code == 200, page.text
+    assert f"rows {weaker.worst.count}" in page.text
+    submitted = submit(shared)
+    for before, after in ((one, submitted.id), (one, "job_x"), ("<script>", "\0")):
+        answer = browser.http.get("/compare", params={"before": before, "after": after})
+        assert answer.status_code == 422
+        assert "cannot be compared" in answer.text
+        assert "<script>" not in answer.text.replace("<script src", "")
+
+
+def test_what_a_user_wrote_is_inert(browser: Browser, shared: Served) -> None:
+    model, data = upload_both(shared)
+    told = report()
+    evil = '<script>alert("x")</script>\u202e\0'
+    told = told.model_copy(update={"data": told.data.model_copy(update={"name": evil})})
+    ended(shared, told, model.id, data.id)
+    page = browser.get(f"/models/{model.id}").text
+    assert "&lt;script&gt;" in page
+    assert "\\u{202e}" in page
+    assert not re.search("<script>|\u202e|\0", page)
+
+
+def test_deleting(browser: Browser, shared: Served) -> None:
+    model, data = upload_both(shared)
+    answer: Any = shared.http.post("/v1/jobs", json=job_for(model.id, data.id))
+    browser.get("/settings")
+    assert browser.post(f"/models/{model.id}/delete").status_code == 409
+    assert browser.post(f"/datasets/{data.id}/delete").status_code == 409
+    browser.post(f"/jobs/{answer.json()['id']}/cancel")
+    assert browser.post(f"/models/{model.id}/delete").headers["Location"] == "/models"
+    assert browser.post(f"/datasets/{data.id}/delete").headers["Location"] == "/datasets"
+    page = browser.get(f"/jobs/{answer.json()['id']}")
+    assert page.status_code == 200
+    assert "(deleted)" in page.text
+
+
+@pytest.mark.parametrize("path", sorted(STATIC.iterdir()), ids=lambda path: path.name)
+def test_files_of_ours_are_served(browser: Browser, path: Path) -> None:
+    answer = browser.get(f"/static/{path.name}")
+    assert answer.content == path.read_bytes()
+    assert "immutable" in answer.headers["Cache-Control"]
