@@ -9,6 +9,7 @@ from sparring.contract.threat import Norm, Threat
 
 MODEL, DATA = "mdl_" + "a" * 20, "dat_" + "b" * 20
 LINF, L2, L0 = ({"norm": norm, "eps": 0.1} for norm in ("linf", "l2", "l0"))
+JOB_ID = "job_" + "a" * 20
 EVALUATE = {"kind": "evaluate", "model": MODEL, "data": DATA, "threats": [LINF]}
 CRAFT = {"kind": "craft", "model": MODEL, "data": DATA, "threat": LINF, "attack": {"kind": "pgd"}}
 
@@ -38,6 +39,17 @@ def test_a_job_of_few_words_is_filled_in():
 def test_a_job_survives_the_wire(job):
     made = JOB.validate_python(job)
     assert JOB.validate_json(JOB.dump_json(made)) == made
+
+
+def test_what_is_replayed_is_tried_first_where_the_attacker_may_ask():
+    threat = Threat(norm="l1", eps=1)
+    kinds = {
+        name: [attack.kind for attack in JOB.validate_python(EVALUATE | {"attacks": [{"kind": "noise"}]} | more).against(threat)]
+        for name, more in {"unsaid": {}, "none": {"replay": []}, "named": {"replay": [JOB_ID]}}.items()
+    }
+    assert kinds == {"unsaid": ["noise"], "none": ["noise"], "named": ["replay", "noise"]}
+    white = JOB.validate_python(EVALUATE | {"knowledge": ["white"], "replay": [JOB_ID]})
+    assert "replay" not in [attack.kind for attack in white.against(white.threats[0])]
 
 
 def test_knowledge_is_written_in_one_order():
@@ -80,6 +92,8 @@ def test_whole_numbers(job, field):
         ({"stop": {"questions": [{"id": "a"}]}}, "stop.early.questions.0", "give either min or max_drop"),
         ({"stop": {"questions": [{"id": "a", "max_drop": 0.1}]}}, "stop.early.questions.0", "max_drop and before go together"),
         ({"stop": {"questions": [{"id": "a", "min": 0.1}] * 2}}, "stop.early", "a is asked twice"),
+        ({"replay": ["dat_" + "0" * 20]}, "replay.0", "job_"),
+        ({"replay": JOB_ID}, "replay", "valid list"),
         ({"model": "../../etc/passwd"}, "model", "mdl|dat"),
         ({"device": "tpu"}, "device", "'auto', 'cpu' or 'gpu'"),
         ({"colour": "red"}, "colour", "not permitted"),
@@ -101,6 +115,10 @@ def test_one_mistake_is_one_fault_in_its_place(changes, where, said):
             "attacks.1: fgsm is not defined for norm l2 (it knows linf)",
         ),
         ({"attacks": [{"kind": "pgd"}], "knowledge": ["black"]}, "attacks.0: pgd needs white-box knowledge"),
+        (
+            {"attacks": [{"kind": "replay", "jobs": [JOB_ID]}]},
+            "attacks.0: replay is not listed: name the evaluations in",
+        ),
         ({"stop": {"questions": [{"id": "a", "min": 0.1, "threat": 1}]}}, "stop.questions.0.threat: there is no threat 1"),
         ({"threats": [LINF, L0]}, "threats.1: no attack of the suite is defined for norm l0 with this knowledge (it covers linf, l2, l1)"),
         (
