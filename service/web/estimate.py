@@ -33,7 +33,8 @@ def work(job: Evaluate | Retrain, rows: int) -> float:
 
 def estimated(context: Context, project: str, job: Evaluate | Retrain, model: str, data: str) -> Estimate | None:
     """What the most similar former job of the project suggests; `model` and `data` are ids. None where none tells."""
-    rows = job.rows or known_rows(context, project, data)
+    there = known_rows(context, project, data)
+    rows = min(job.rows, there) if job.rows and there else job.rows or there
     former = sorted(_former(context, project, job, model), key=lambda each: -each[0])
     if rows is None or not former:
         return None

@@ -44,11 +44,16 @@ def test_the_packages_are_the_folders():
     assert all((folder / "__init__.py").exists() for folder in folders())
 
 
+def owner(path: Path) -> Path:
+    """The nearest folder of Python files above a file."""
+    return next(folder for folder in path.parents if any(folder.glob("*.py")))
+
+
 def test_every_other_file_of_a_package_is_installed_too():
     for folder in folders():
         patterns = SETUPTOOLS["package-data"].get(package(folder), [])
-        files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix not in (".py", ".pyc")}
-        assert files == {path.name for pattern in patterns for path in folder.glob(pattern)}, folder
+        files = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc") and owner(path) == folder}
+        assert files == {path for pattern in patterns for path in folder.glob(pattern)}, folder
 
 
 def test_the_light_installation_names_nothing_heavy():
