@@ -15,7 +15,7 @@ from workers import orders
 
 LINF = Threat(norm="linf", eps=0.05)
 NAME = "job_" + "a" * 20
-JOB = {"threats": [{"norm": "linf", "eps": 0.05}], "rows": 128}
+JOB = {"threats": [{"norm": "linf", "eps": 0.15}], "rows": 128}
 
 
 def kept(path: Path, row, threat, x, *, save=np.savez, threats=(LINF,)) -> Earlier:
