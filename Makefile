@@ -54,8 +54,8 @@ studies: .venv/.tools ## Tabulate what the defenses do on toys and digits (ARGS=
 training: .venv/.tools ## Measure what an epoch of each defense costs, beside a plain loop (ARGS='--rows 2000 --rounds 3')
 	@$(BIN)/python -P benchmarks/training.py $(ARGS)
 
-trust: .venv/.tools ## Evaluate models that mask their gradients and honest ones, and write docs/trust.md's tables
-	@$(BIN)/python -P studies/believed.py docs/trust.md
+trust: .venv/.tools ## Evaluate models that mask their gradients and honest ones, and write docs/trust.md's tables (ARGS='--rows 100')
+	@$(BIN)/python -P studies/believed.py docs/trust.md $(ARGS)
 
 overhead: .venv/.tools ## Measure the overhead of the service itself
 	@$(BIN)/python -P benchmarks/overhead.py

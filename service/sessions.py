@@ -74,6 +74,7 @@ def shared_secret(data: Path) -> bytes:
     """The secret that the processes of one data folder share, made by the first that asks. Raises OSError."""
     place = data / "session.secret"
     if not place.exists():
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = data / f"session.secret.{os.getpid()}.{secrets.token_hex(4)}"
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(_SECRET))

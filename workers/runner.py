@@ -275,6 +275,8 @@ def _doubt(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, shards
     """A few rows looked at again, to tell how far the numbers may be believed; None where there is no number."""
     if isinstance(order.job, Craft):
         return None
+    if facts.access != "gradient":  # what is known by its answers alone shows no more, and to ask it again may cost money
+        return unit.nothing(order.job)
     folder, results = Path(order.out) / "shards", assemble.Results(shards, assemble.Read(sign))
     units = unit.units(order.job, facts, results.rows, results.clean == results.labels, results.ended)
     paths = [folder / unit.name(given) for given in units]

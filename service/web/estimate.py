@@ -61,7 +61,7 @@ def words(found: Estimate | None) -> str:
 
 
 def _rows_of(report: Report | RetrainReport) -> int:
-    return report.data.shape[0] if isinstance(report, RetrainReport) else report.clean.total
+    return min(report.job.rows or report.data.shape[0], report.data.shape[0]) if isinstance(report, RetrainReport) else report.clean.total
 
 
 def _former(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparring.contract.jobs import Evaluate
-from sparring.contract.report import Report, Score, ThreatResult
+from sparring.contract.report import Report, Score
 from sparring.contract.resources import JobInfo, ModelInfo
 from sparring.contract.retrained import REPORT, RetrainReport
 from sparring.contract.verdict import suite_version
@@ -124,8 +124,3 @@ def weakest(measured: tuple[Measured, ...]) -> Measured | None:
         return None
     last = measured[-1].job
     return min((each for each in measured if each.job == last), key=lambda each: each.robust.rate)
-
-
-def worst(results: tuple[ThreatResult, ...]) -> ThreatResult | None:
-    """The threat under which fewest rows stand."""
-    return min(results, key=lambda result: result.worst.rate, default=None)

@@ -18,6 +18,7 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
     ),
+    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -86,4 +87,4 @@ def _told(request: Request, start: Message, problem: dict[str, Any]) -> Response
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         place = {"next": wanted} if request.method == "GET" and wanted != "/" else {}
         return RedirectResponse(f"/login?{urlencode(place)}" if place else "/login", 303)
-    return HTMLResponse(render("error", here="", token="", key=None, member=False, problem=problem), status, kept)
+    return HTMLResponse(render("error", here="", token="", key=None, member=True, problem=problem), status, kept)

@@ -1,8 +1,9 @@
 """The report of a job: its numbers, the whole of it in a frame, and everything to download."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -83,7 +84,7 @@ def job_bundle(page: Seen, job_id: str) -> Response:
     return StreamingResponse(_pieces(held), media_type="application/zip", headers=headers)
 
 
-def _pieces(file: IO[bytes]) -> Any:
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
     with file:
         while piece := file.read(_PIECE):
             yield piece

@@ -67,6 +67,10 @@ class User:
         self.page.on("requestfailed", self._failed)
         self.page.on("request", self._sent)
 
+    def _said(self, said: Any) -> None:
+        if said.type in ("error", "warning"):
+            self.complaints.append(f"{said.type}: {said.text}")
+
     def _failed(self, request: Any) -> None:
         # A request that is cut off because the page is left, and a download, are no failures.
         if "ERR_ABORTED" not in (request.failure or ""):
@@ -92,10 +96,10 @@ class User:
 
     def upload(self, what: str, name: str, file: str, **fields: str) -> str:
         self.go(f"/{what}/new")
-        self.page.get_by_label("Name").fill(name)
+        self.page.get_by_label("Name", exact=True).fill(name)
         for label, value in fields.items():
-            self.page.get_by_label(label).fill(value)
-        self.page.get_by_label("File").set_input_files(self.files / file)
+            self.page.get_by_label(label, exact=True).fill(value)
+        self.page.get_by_label("File", exact=True).set_input_files(self.files / file)
         self.press("Upload")
         self.page.wait_for_url(f"{self.url}/{what}/*_*")
         assert name in self.heading()
@@ -103,8 +107,8 @@ class User:
 
     def evaluate(self, model: str, data: str) -> str:
         self.go(f"/evaluate?model={model}&data={data}")
-        self.page.get_by_label("eps").fill("0.1")
-        self.page.get_by_label("Rows").fill("200")
+        self.page.get_by_label("eps", exact=True).fill("0.1")
+        self.page.get_by_label("Rows", exact=True).fill("200")
         self.press("Start")
         return self.watched()
 
@@ -155,10 +159,10 @@ def test_everything_a_user_does(browser: Any, running: Stack, files: Path, tmp_p
     )
 
     user.go(f"/retrain?model={model}&data={data}")
-    user.page.get_by_label("PGD-AT").uncheck()
-    user.page.get_by_label("Fast-AT").check()
-    user.page.get_by_label("eps").fill("0.1")
-    user.page.get_by_label("Epochs").fill("2")
+    user.page.locator("#defense-pgd").uncheck()
+    user.page.locator("#defense-fast").check()
+    user.page.get_by_label("eps", exact=True).fill("0.1")
+    user.page.get_by_label("Epochs", exact=True).fill("2")
     user.press("Start")
     retrained = user.watched()
     user.page.get_by_role("link", name="net one fast").first.click()

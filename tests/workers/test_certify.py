@@ -1,5 +1,6 @@
 """What is certified is never broken, what is broken was never certified, and the report brackets the truth between the two."""
 
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_the_report_brackets_the_truth(files, tmp_path):
         told = text.proved_text(result, made)
         assert "CROWN" in told
         for name in ("report.md", "report.html"):
-            assert told.split(";")[0] in (Path(given.out) / name).read_text().replace("&#39;", "'")
+            assert told in unescape((Path(given.out) / name).read_text()).replace("\\", "")
     assert text.command(made).startswith("sparring certify ")
     assert "--method crown" in text.command(made)
 

@@ -30,8 +30,11 @@ def of_model(job: Evaluate, facts: Facts, warnings: Sequence[Finding], seen: OfM
     yield _random(told, attacks)
     yield _told("tied_scores", told)
     yield _told("chance_accuracy", told)
-    yield _modes(seen)
-    yield _changed(seen, intact=intact)
+    if facts.access == "gradient":
+        yield _modes(seen)
+        yield _changed(seen, intact=intact)
+    else:
+        yield from (say.not_applicable(code, say.ANSWERS) for code in ("mode_mismatch", "model_changed"))
     yield _told("non_finite", told, "invalid")
     yield _told("refused_successes", told)
     if job.skip_proved:

@@ -24,7 +24,7 @@ class Words(NamedTuple):
 WORDS: dict[str, Words] = {
     "gradient_absent": Words("A gradient reaches the input on every row looked at.", _LOOK),
     "saturated_scores": Words(
-        "The scores do not saturate a softmax in float32.",
+        "On few rows or none do the scores saturate a softmax in float32.",
         "Attacks of other tools that climb the plain cross-entropy stand still on such a model: their numbers are too high. Ours climb "
         "log-odds; divide the scores by a constant before you export the model, and compare.",
     ),
@@ -52,7 +52,7 @@ WORDS: dict[str, Words] = {
     "proof_contradicted": Words("No row that was proved robust was broken.", "Run the job without skip_proved, and report this fault."),
     "certificate_contradicted": Words("No row that is certified was broken.", "More than a few such rows are a fault: please report it."),
     "unconstrained_failure": Words(
-        "An ascent that may go anywhere the data may breaks every row looked at.",
+        "An ascent that may go wherever the data may breaks every row looked at.",
         "Some change of the input must break any row: where even this ascent fails, gradients lead nowhere. Look for what hides them.",
     ),
     "weaker_attacker_wins": Words("Attacks that know less broke no more than chance beyond the white-box attacks.", _MASKED),
@@ -62,7 +62,7 @@ WORDS: dict[str, Words] = {
         "and trust the attacks without gradients.",
     ),
     "not_converged": Words(
-        "Twice the steps from another start break no more rows.",
+        "Twice the steps from another start change the number by no more than chance.",
         "The number is too high: take more steps and restarts, or the suite standard or thorough.",
     ),
     "silent_success": Words(
@@ -71,7 +71,7 @@ WORDS: dict[str, Words] = {
     ),
     "outside_ball": Words("Every point that was kept lies in ball and bounds.", "Do not use this number, and report this fault."),
     "search_disagrees": Words(
-        "The copy that is searched and the judge agree where the attack ended.",
+        "The copy that is searched and the judge agree where the attack ended, on nearly every row.",
         "The attack climbs another model than the one that is judged: look at what was done to the search copy (provenance), "
         "use precision exact, or export the model in float32.",
     ),
@@ -92,6 +92,8 @@ RANDOM = "The model answers at random: what two runs of this would differ in is 
 NOTHING = "No row was right before any attack."
 FLAT = "At eps 0 nothing may change."
 NO_ASCENT = "The ascents that are watched are not defined in this norm."
+ANSWERS = "The model is known by its answers alone."
+MORE = "Whether more queries would break more rows was not tried."
 NO_SLOPE = "No attack here uses a gradient."
 
 

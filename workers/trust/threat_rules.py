@@ -114,6 +114,8 @@ def _broken(outcome: Outcome, kinds: Sequence[str]) -> NDArray[np.bool_] | None:
 
 def _converged(seen: UnderThreat, outcome: Outcome, absent: Absent) -> Check:
     code, course, longer = "not_converged", seen.course, seen.longer
+    if absent.away == say.NO_SLOPE:
+        return say.left_out(code, say.MORE)
     if absent.away or course is None:
         return held(code, absent, course, lambda part: say.passed(code))
     evidence: Evidence = {"rows_standing": course.standing, "loss_still_rising": course.rising, "last_steps": course.last}

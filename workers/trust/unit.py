@@ -73,7 +73,7 @@ class _Purse:
 def look(job: Evaluate, bench: Bench, given: Given) -> OfModel | UnderThreat:
     """Measure on the rows of a unit."""
     assert bench.facts is not None, "preflight comes first"
-    blind = bench.facts.access != "gradient" or bench.facts.draws or not len(given.rows)
+    blind = bench.facts.draws or not len(given.rows)
     purse = _Purse(bench, given.budget)
     if given.threat is not None:
         return UnderThreat() if blind else _under(job, bench, given, purse)
@@ -147,6 +147,11 @@ def _took(attacks: Sequence[AttackSpec], ended: Ended) -> float:
     """Rows forward, a row backward counted as two: from the queries, which no division into shards changes."""
     pairs = zip(attacks, ended.tallies, strict=True)
     return float(sum(tally.queries * (3 if attack.access == "gradient" else 1) for attack, tally in pairs))
+
+
+def nothing(job: Evaluate) -> Seen:
+    """Of a model that cannot be looked into."""
+    return Seen(threats=tuple(UnderThreat() for _ in job.threats))
 
 
 def name(given: Given) -> str:

@@ -1,7 +1,7 @@
 """A browser without scripts: it keeps cookies, and sends forms as they stand in the page."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import unescape
 
 import httpx2
@@ -40,11 +40,26 @@ def faults(answer: httpx2.Response) -> list[str]:
     return [unescape(said) for said in re.findall(r'<p class="fault"[^>]*>([^<]*)</p>', answer.text)]
 
 
+Visit = Callable[[Served], Browser]
+
+
 @pytest.fixture
-def stranger(shared: Served) -> Iterator[Browser]:
-    one = Browser(shared)
+def visit() -> Iterator[Visit]:
+    """Makes browsers, and closes them in the end."""
+    made: list[Browser] = []
+
+    def one(served: Served) -> Browser:
+        made.append(Browser(served))
+        return made[-1]
+
     yield one
-    one.http.close()
+    for each in made:
+        each.http.close()
+
+
+@pytest.fixture
+def stranger(shared: Served, visit: Visit) -> Browser:
+    return visit(shared)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from sparring.service.web.overview import place
 from sparring.storage import keys
 
 from ..conftest import Served, other_project, serving, settings_in, submit
-from .conftest import Browser
+from .conftest import Browser, Visit
 
 PAGES = (
     "/",
@@ -79,8 +79,8 @@ def test_a_wrong_key_is_told_at_its_field(stranger: Browser, key: str) -> None:
     assert stranger.get("/").status_code == 303
 
 
-def test_a_form_of_another_session_does_nothing(browser: Browser, shared: Served) -> None:
-    other = Browser(shared).log_in()
+def test_a_form_of_another_session_does_nothing(browser: Browser, shared: Served, visit: Visit) -> None:
+    other = visit(shared).log_in()
     for token in ("", "x", other.token):
         answer = browser.post("/settings/keys", token=token, name="forged")
         assert answer.status_code == 403
@@ -92,12 +92,12 @@ def test_a_form_of_another_session_does_nothing(browser: Browser, shared: Served
     assert not [key for key in keys.list_keys(shared.engine, "default") if key.name == "forged"]
 
 
-def test_a_session_ends_with_its_key_and_by_logging_out(shared: Served) -> None:
+def test_a_session_ends_with_its_key_and_by_logging_out(shared: Served, visit: Visit) -> None:
     made = keys.create(shared.engine, project="default", name="short")
-    one = Browser(shared).log_in(made.key)
+    one = visit(shared).log_in(made.key)
     keys.revoke(shared.engine, "default", made.id)
     assert one.get("/").status_code == 303
-    other = Browser(shared).log_in()
+    other = visit(shared).log_in()
     assert other.post("/logout").headers["Location"] == "/login"
     assert other.get("/").status_code == 303
 
@@ -117,10 +117,10 @@ def test_a_cookie_that_was_tampered_with_opens_nothing(browser: Browser) -> None
         assert browser.get("/").status_code == 303
 
 
-def test_nothing_of_another_project_is_shown(shared: Served) -> None:
+def test_nothing_of_another_project_is_shown(shared: Served, visit: Visit) -> None:
     job = submit(shared)
     with other_project(shared) as client:
-        theirs = Browser(shared).log_in(client.headers["Authorization"].removeprefix("Bearer "))
+        theirs = visit(shared).log_in(client.headers["Authorization"].removeprefix("Bearer "))
     for path in (
         f"/jobs/{job.id}",
         f"/jobs/{job.id}/live",
@@ -137,9 +137,9 @@ def test_nothing_of_another_project_is_shown(shared: Served) -> None:
         assert job.job.model not in theirs.get(path).text
 
 
-def test_without_keys_the_pages_are_there_at_once(tmp_path: Path) -> None:
+def test_without_keys_the_pages_are_there_at_once(tmp_path: Path, visit: Visit) -> None:
     with serving(settings_in(tmp_path, anonymous=True)) as served:
-        one = Browser(served)
+        one = visit(served)
         assert one.get("/").status_code == 200
         assert one.get("/login").status_code == 303
         one.get("/settings")

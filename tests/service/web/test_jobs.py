@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from reports.factory import report
+from reports.verdicts import verdict
 
 from sparring.contract.report import Report
 from sparring.reports.rows import Row, write_csv
@@ -166,3 +167,22 @@ def test_files_of_ours_are_served(browser: Browser, path: Path) -> None:
     answer = browser.get(f"/static/{path.name}")
     assert answer.content == path.read_bytes()
     assert "immutable" in answer.headers["Cache-Control"]
+
+
+def test_what_gates_decided(browser: Browser, shared: Served) -> None:
+    policy = {
+        "version": 1,
+        "model": {"path": "net.pt2"},
+        "data": {"path": "data.npz"},
+        "threats": {"near": {"norm": "linf", "eps": "8/255"}},
+        "rules": [{"id": "robust-near", "metric": "robust", "threat": "near", "min": 0.4}],
+    }
+    decided = verdict()
+    kept = shared.http.post("/v1/gates", json={"name": "net", "policy": policy, "verdict": decided.model_dump(mode="json")})
+    assert kept.status_code == 201, kept.text
+    assert kept.json()["id"] in browser.get("/gates").text
+    page = browser.get(f"/gates/{kept.json()['id']}").text
+    assert decided.word in page
+    assert all(rule.id in page for rule in decided.rules)
+    assert browser.get("/gates/nope").status_code == 404
+    assert kept.json()["id"] not in browser.get("/gates?name=other").text

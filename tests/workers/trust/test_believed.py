@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from believed import BEGIN, END, HONEST, MASKED, STANDARD, evaluated, table
 
 FLAG = {
@@ -16,15 +15,6 @@ FLAG = {
     "k winners take all": ("suspect", "weaker_attacker_wins"),
 }
 SLOW = ("shattered gradient", "k winners take all")
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """As in a row process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MASKED])

@@ -111,7 +111,10 @@ def test_masking_is_told_by_the_attacks_of_the_job_or_by_a_search_of_the_checks(
 
 
 def test_where_no_attack_climbs_there_is_nothing_to_mislead() -> None:
-    assert {check.state for check in checks(UnderThreat(), (Square(),)).values()} == {"not_applicable"}
+    found = checks(UnderThreat(), (Square(),))
+    converged = found.pop("not_converged")
+    assert (converged.state, "more queries" in converged.message) == ("left_out", True)
+    assert {check.state for check in found.values()} == {"not_applicable"}
 
 
 def test_at_eps_0_and_in_a_norm_without_an_ascent() -> None:

@@ -21,11 +21,18 @@ from sparring.workers.trust.seen import Effort, OfModel, UnderThreat, Whole
 JOB = {"threats": [{"norm": "linf", "eps": 0.05}, {"norm": "l2", "eps": 0.5}], "attacks": [{"kind": "pgd", "steps": 5}]}
 
 
-def uploads(folder: Path, model: nn.Module | None = None):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uploads")
     x, y = digits()
     np.savez(folder / "data.npz", x=x[:200], y=y[:200])
-    net = model or trained(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), epochs=4)
-    return order(folder, export(net, folder / "model.pt2"), folder / "data.npz", JOB)
+    export(trained(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), epochs=4), folder / "model.pt2")
+    return folder
+
+
+@pytest.fixture
+def given(files: Path, tmp_path: Path):
+    return order(tmp_path, files / "model.pt2", files / "data.npz", JOB)
 
 
 def tally(queries: int) -> Tally:
@@ -51,8 +58,7 @@ def test_a_threat_may_take_a_share_of_its_own_attacks_and_a_little_in_any_case()
     assert not near.searched
 
 
-def test_what_costs_more_than_there_is_is_left_out(tmp_path: Path) -> None:
-    given = uploads(tmp_path)
+def test_what_costs_more_than_there_is_is_left_out(given) -> None:
     _, bench = preflight(given, torch.device("cpu"), 64)
     bench.seal = bench.fingerprint()
     rows, standing = np.arange(64), np.arange(64) < 32
@@ -89,8 +95,7 @@ class Sly(nn.Module):
         return scores
 
 
-def test_a_model_that_is_not_what_it_was_is_noticed(tmp_path: Path) -> None:
-    given = uploads(tmp_path)
+def test_a_model_that_is_not_what_it_was_is_noticed(given) -> None:
     _, bench = preflight(given, torch.device("cpu"), 64)
 
     def seen(bench: Bench) -> OfModel:
@@ -126,8 +131,7 @@ def test_it_is_kept_and_found_again(tmp_path: Path, threat: int | None, seen: Of
         unit.gather([path], "plan")
 
 
-def test_a_runner_checks_every_threat_and_an_attempt_that_follows_finds_it_done(tmp_path: Path) -> None:
-    given = uploads(tmp_path)
+def test_a_runner_checks_every_threat_and_an_attempt_that_follows_finds_it_done(given) -> None:
     assert isinstance(serve(given, processes=2), Done)
     first = report(given)
     for result in first.threats:
