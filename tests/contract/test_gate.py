@@ -71,7 +71,7 @@ def test_what_is_wrong_is_refused_and_named(changes: dict, said: str):
 
 def test_the_job_is_the_evaluation_with_its_own_defaults():
     job = Policy.model_validate(policy()).job(SHA, SHA)
-    assert job == Evaluate(model=SHA, data=SHA, threats=[{"norm": "linf", "eps": "8/255"}])
+    assert job == Evaluate(model=SHA, data=SHA, threats=[{"norm": "linf", "eps": "8/255"}], replay=())
     job = Policy.model_validate(policy(evaluate={"suite": "standard", "rows": 5, "seed": 3})).job(SHA, SHA)
     assert (job.suite, job.rows, job.seed, job.cascaded) == ("standard", 5, 3, True)
 
