@@ -12,7 +12,7 @@ from sparring.attacks.losses import Loss
 from sparring.attacks.parts import Velocity, backprop, momentum
 from sparring.attacks.pictures import picture
 from sparring.attacks.problem import Point, Problem
-from sparring.attacks.rows import per_row
+from sparring.attacks.rows import per_row, pick
 
 
 class Ahead(NamedTuple):
@@ -40,19 +40,21 @@ def nesterov(alpha: float, decay: float, steps: int) -> Rule:
 def halved(loss: Loss, copies: int) -> Probe[GradientAccess]:
     """Looks with the mean gradient of `loss(x / 2^i)` by x, i below `copies` (Lin et al. 2019, 1908.06281, eq. 7).
 
-    Loss and margin are those at x. A row takes a query for each copy.
+    Loss and margin are those at x. A row that moves on from here takes a query for each copy.
     """
     plain = backprop(loss)
 
     def look(target: GradientAccess, problem: Problem, x: Tensor, *, slope: bool) -> Point:
         point = plain(target, problem, x, slope=slope)
-        if point.grad is None:
+        if point.grad is None or problem.moving is None:
             return point
-        total = point.grad
+        rows = torch.nonzero(problem.moving).flatten()
+        goal, total = pick(problem.goal, rows), point.grad[rows]
         for scale in (0.5**turn for turn in range(1, copies)):
-            *_, grad = target.slope(lambda z: loss(z, problem.goal), scale * x)
+            *_, grad = target.slope(lambda z: loss(z, goal), scale * x[rows])
             total = total + scale * grad
-        return point._replace(grad=total / copies, looks=copies)
+        mean = point.grad.index_copy(0, rows, total / copies)
+        return point._replace(grad=mean, looks=1 + (copies - 1) * problem.moving.long())
 
     return look
 

@@ -222,7 +222,7 @@ def test_craft_asks_for_one_threat_and_writes_the_dataset(sparring, files, worke
 @pytest.mark.parametrize("kind", ["evaluate", "craft", "suite", "cascade"])
 def test_the_commands_a_report_prints_make_the_same_job(sparring, tmp_path, monkeypatch, kind):
     made = []
-    monkeypatch.setattr(evaluate, "_run", lambda sides, make, *rest: made.append((sides, make)))
+    monkeypatch.setattr(evaluate, "run", lambda sides, make, *rest: made.append((sides, make)))
     sample = factory.report()
     job = sample.job
     if kind == "craft":

@@ -9,9 +9,6 @@ from sparring import parsing
 from sparring.contract.endpoints import HttpEndpoint, OpenInference
 from sparring.contract.specs import ModelReading
 from sparring.errors import ApiError, UsageProblem
-from tests.client.test_cli import sparring
-
-__all__ = ["sparring"]
 
 ORIGIN = "http://127.0.0.1:9000"
 
