@@ -64,6 +64,11 @@ def _needs(training: Ref | None, attacks: Iterable[tuple[str, AttackSpec]]) -> d
     return found
 
 
+def _listed(attack: AttackSpec, place: str) -> None:
+    if isinstance(attack, Replay):
+        raise ValueError(f"{place}: replay is not listed: name the evaluations in the own `replay` of an evaluation")
+
+
 def _stop_given(given: Any) -> Any:
     if isinstance(given, str) and given != "full":
         raise ValueError("must be 'full', or of kind early with its questions, which `sparring gate` makes from the rules of a policy")
@@ -143,8 +148,7 @@ class Evaluate(Frozen):
             if corruption in self.corruptions[:at]:
                 raise ValueError(f"corruptions.{at}: {corruption} is listed twice")
         for at, attack in enumerate(self.attacks):
-            if isinstance(attack, Replay):
-                raise ValueError(f"attacks.{at}: replay is not listed: name the evaluations in the job's own `replay`")
+            _listed(attack, f"attacks.{at}")
             if attack.knowledge not in self.knowledge:
                 raise ValueError(f"attacks.{at}: {attack.kind} needs {attack.knowledge}-box knowledge, which the job does not grant")
             for threat in self.threats:
@@ -200,6 +204,7 @@ class Craft(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        _listed(self.attack, "attack")
         _fits(self.attack, self.threat, "attack")
         return self
 
@@ -248,6 +253,7 @@ class Certify(Frozen):
         for at, threat in enumerate(self.threats):
             _certifies(self.method, threat, f"threats.{at}")
             for place, attack in enumerate(self.attacks):
+                _listed(attack, f"attacks.{place}")
                 _fits(attack, threat, f"attacks.{place}")
         return self
 
@@ -260,8 +266,8 @@ class Certify(Frozen):
         return Evaluate(**given, certificate=self.method, attacks=attacks, suite=suite, cascade=True)
 
     def needs(self) -> dict[str, Need]:
-        """Nothing beside its model and its data."""
-        return {}
+        """Uploads it needs beside its model and its data, each under a name of its own."""
+        return self.evaluation().needs()
 
 
 _ON_SMOOTHED: tuple[AttackSpec, ...] = (Noise(), PGD(steps=20, restarts=2), PGD(steps=20, loss="margin"))

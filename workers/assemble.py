@@ -202,11 +202,11 @@ def trust(run: Run, results: Results, findings: Sequence[Finding], masked: Seque
         yield from (Trust() for _ in job.threats)
         return
     right = int((results.clean == results.labels).sum())
-    of_all = tuple(of_model(job, facts, findings, seen.model, right=right, intact=results.intact))
     for threat, ended, own, part in zip(job.threats, results.ended, masked, seen.threats, strict=True):
         robust = float((ended.broken_by == UNBROKEN).mean()) if len(results.rows) else 0.0
         outcome = Outcome(threat, feasible(job, threat, facts), right, ended.wins, robust, own, job.cascaded)
-        yield level((*of_all, *under_threat(facts, outcome, part)), (*findings, *own))
+        model = of_model(job, threat, facts, findings, seen.model, right=right, intact=results.intact)
+        yield level((*model, *under_threat(facts, outcome, part)), (*findings, *own))
 
 
 def _findings(job: Evaluate | Craft, facts: Facts, results: Results, tallies: Sequence[Tally]) -> Iterator[Finding]:

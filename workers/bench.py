@@ -163,7 +163,7 @@ def aim(
     if (smoothed := smoothing_of(order.job)) and loaded.access == "gradient":
         search, done = search_copy(model if loaded.search is None else made(loaded.search))
         told = f"slopes averaged over {smoothing.SLOPES} draws of the noise"
-        judged, climbed = smoothing.judge(model, smoothed).eval(), smoothing.climber(search, smoothed).eval()
+        judged, climbed = (each.eval().to(device) for each in (smoothing.judge(model, smoothed), smoothing.climber(search, smoothed)))
         return model, Target(judged, climbed, tile), (*done, told)
     judge = Voting(model).eval() if draws else model
     if loaded.access != "gradient":

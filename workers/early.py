@@ -40,12 +40,12 @@ class _Asked:
     void: bool
     """It compares with other rows, and cannot be answered."""
     moot: bool
-    """It compares with the very model: what there is to find is found at once, or never."""
+    """It compares with the very model: as long as no row has changed there is nothing to wait for."""
     numbers: list[float] = field(default_factory=list)
 
     @property
     def answered(self) -> bool:
-        return self.void or self.moot or self.bet.word != "open"
+        return self.void or (self.moot and all(number == 0.5 for number in self.numbers)) or self.bet.word != "open"
 
 
 class Docket:

@@ -50,7 +50,9 @@ def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | 
         *corruptions.left_out(order.job, bench.data.row_shape, bench.data.spec),
     ]
     aimed = partial(aim, order, bench.loaded, bench.data, device, tile)
-    if probabilities := _probabilities(order, bench, scores):
+    with torch.no_grad():
+        plain = bench.model(x) if smoothing_of(order.job) else scores
+    if probabilities := _probabilities(order, bench, plain):
         findings.append(_PROBABILITIES if order.model.spec.endpoint is None else _ANSWERED)
         bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=False)
         scores = bench.target.verdict(x)

@@ -24,6 +24,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """Of every page; an answer that has such a header of its own keeps it."""
+LONGEST = 2000
+"""Characters of an address that a login leads back to."""
 _FOREVER = "public, max-age=31536000, immutable"
 _KEPT = ("allow", "retry-after", "x-request-id")
 
@@ -85,6 +87,6 @@ def _told(request: Request, start: Message, problem: dict[str, Any]) -> Response
         return Response(status_code=status, headers={**kept, **({"HX-Refresh": "true"} if status < 500 else {})})
     if status == 401:
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        place = {"next": wanted} if request.method == "GET" and wanted != "/" else {}
+        place = {"next": wanted} if request.method == "GET" and wanted != "/" and len(wanted) <= LONGEST else {}
         return RedirectResponse(f"/login?{urlencode(place)}" if place else "/login", 303)
     return HTMLResponse(render("error", here="", token="", key=None, member=True, problem=problem), status, kept)

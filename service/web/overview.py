@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from sparring.service import jobs as api
 from sparring.service.web.fields import Filled
+from sparring.service.web.middleware import LONGEST
 from sparring.service.web.names import Names
 from sparring.service.web.view import Seen, Visitor
 from sparring.storage import jobs, keys, uploads
@@ -41,7 +42,7 @@ def overview(page: Seen) -> Response:
 
 
 @router.get("/login")
-def login_page(page: Visitor, next: Annotated[str, Query(max_length=2000)] = "/") -> Response:
+def login_page(page: Visitor, next: Annotated[str, Query(max_length=LONGEST)] = "/") -> Response:
     """The form that asks for a key."""
     return page.go(place(next)) if page.member else page.show("login", wanted=place(next), fault="")
 

@@ -257,4 +257,7 @@ def _cost(reports: Sequence[Report], began: float) -> Cost:
         backwards=sum(cost.backwards for cost in costs),
         wall_seconds=time.monotonic() - began,
         attack_seconds=sum(cost.attack_seconds for cost in costs),
+        check_forwards=sum(cost.check_forwards for cost in costs),
+        check_backwards=sum(cost.check_backwards for cost in costs),
+        check_seconds=sum(cost.check_seconds for cost in costs),
     )

@@ -1,10 +1,11 @@
-"""Rules on what holds under every threat: from measurements and warnings to checks. Pure."""
+"""Rules on the model, which hold under every threat that is attacked alike: from measurements and warnings to checks. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from sparring.contract.attacks import APGD, AttackSpec
 from sparring.contract.jobs import Evaluate
 from sparring.contract.report import Check, Finding
+from sparring.contract.threat import Threat
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.trust import say
 from sparring.workers.trust.say import Absent, Evidence, Level, held
@@ -18,10 +19,15 @@ _SPREAD, _DIGITS = 1e-3, 1e-5
 Told = Mapping[str, Finding]
 
 
-def of_model(job: Evaluate, facts: Facts, warnings: Sequence[Finding], seen: OfModel, *, right: int, intact: bool) -> Iterator[Check]:
-    """Every check of the model itself. `right`: rows that were so; `intact`: after every shard it was what it was before."""
+def of_model(
+    job: Evaluate, threat: Threat, facts: Facts, warnings: Sequence[Finding], seen: OfModel, *, right: int, intact: bool
+) -> Iterator[Check]:
+    """Every check of the model itself, for the attacks of one threat.
+
+    `right`: rows that were so; `intact`: after every shard it was what it was before.
+    """
     told = {finding.code: finding for finding in warnings}
-    attacks = tuple(attack for threat in job.threats for attack in feasible(job, threat, facts))
+    attacks = feasible(job, threat, facts)
     absent = absence(attacks, facts, right)
     yield held("gradient_absent", absent, seen.slopes, lambda part: _gradient(part, told, attacks))
     yield held("saturated_scores", absent, seen.slopes, _saturated)

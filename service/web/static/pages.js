@@ -94,10 +94,11 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("iframe.frame").forEach((frame) => { frame.addEventListener("load", () => fit(frame)); fit(frame); });
   const login = document.querySelector("form[data-login]");
   if (login && location.hash.startsWith("#svc_")) {
-    // The link that `sparring up` prints: what stands after # never leaves the browser by itself.
+    // The link that `sparring up` prints: what stands after # never leaves the browser by itself. Elsewhere than on one's own
+    // machine somebody else's link must not log one in to their project unasked.
     login.elements.key.value = decodeURIComponent(location.hash.slice(1));
     history.replaceState(null, "", location.pathname + location.search);
-    login.requestSubmit();
+    if (["127.0.0.1", "localhost", "[::1]"].includes(location.hostname)) login.requestSubmit();
   }
 });
 

@@ -17,7 +17,11 @@ PGD, SQUARE, NOISE = {"kind": "pgd"}, {"kind": "square"}, {"kind": "noise"}
 
 def checks(seen: OfModel = GOOD, *attacks, warnings=(), known=None, right=90, intact=True, **job) -> dict[str, Check]:
     asked = Evaluate(model="a" * 64, data="b" * 64, threats=[{"norm": "linf", "eps": 0.1}], attacks=list(attacks) or [PGD, SQUARE], **job)
-    return {check.code: check for check in of_model(asked, known or facts(), warnings, seen, right=right, intact=intact)}
+    return of_threat(0, asked, known or facts(), seen, warnings, right=right, intact=intact)
+
+
+def of_threat(at: int, asked: Evaluate, known=None, seen: OfModel = GOOD, warnings=(), right=90, intact=True) -> dict[str, Check]:
+    return {check.code: check for check in of_model(asked, asked.threats[at], known or facts(), warnings, seen, right=right, intact=intact)}
 
 
 def test_a_sound_model_passes_every_check_and_nothing_is_called_robust() -> None:
@@ -25,6 +29,13 @@ def test_a_sound_model_passes_every_check_and_nothing_is_called_robust() -> None
     assert {check.state for check in found.values()} == {"passed"}
     assert level(tuple(found.values()), ()) == Trust(level="reliable", checks=tuple(found.values()))
     assert not any("is robust" in check.message for check in found.values())
+
+
+def test_what_another_threat_is_attacked_with_measures_nothing_under_this_one() -> None:
+    threats = [{"norm": "linf", "eps": 0.1}, {"norm": "l0", "eps": 3}]
+    asked = Evaluate(model="a" * 64, data="b" * 64, threats=threats, suite="thorough")
+    flat = GOOD.model_copy(update={"slopes": Slopes(rows=64, flat=64, saturated=0)})
+    assert [of_threat(at, asked, seen=flat)["gradient_absent"].level for at in (0, 1)] == ["suspect", "invalid"]
 
 
 @pytest.mark.parametrize(
