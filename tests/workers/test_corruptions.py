@@ -39,6 +39,7 @@ def bench(given: Order) -> Bench:
     return preflight(given, torch.device("cpu"), 64)[1]
 
 
+@pytest.mark.slow
 def test_the_report_counts_rows_right_of_all_rows(model: Path, tmp_path: Path) -> None:
     given = made(tmp_path, model, ASKED)
     assert isinstance(serve(given), Done)

@@ -127,6 +127,7 @@ def files(given) -> tuple[bytes, ...]:
         return (Path(given.out) / "rows.csv").read_bytes(), *(examples[name].tobytes() for name in ("row", "threat", "x"))
 
 
+@pytest.mark.slow
 def test_processes_and_kills_change_neither_the_row_it_ends_after_nor_the_report(uploads: Path, tmp_path: Path):
     one = order(tmp_path / "one", uploads / "model.pt2", uploads / "data.npz", JOB)
     assert isinstance(serve(one, 1), Done)

@@ -115,6 +115,7 @@ def test_an_endpoint_that_dies_fails_the_job_and_a_retry_repeats_no_query(case: 
     assert 0 <= told.cost.sent - target.sent <= 16, "what was sent to the dying target, and it could not count any more"
 
 
+@pytest.mark.slow
 def test_a_runner_that_is_lost_costs_no_query_at_all(case: Case, target: Counting, undisturbed: Undisturbed) -> None:
     job = case.submit()
 

@@ -107,6 +107,7 @@ def test_what_breaks_nothing_any_more_counts_for_nothing(files: Path, tmp_path: 
     assert (harmless.broken, harmless.entered) == (0, told.clean.count)
 
 
+@pytest.mark.slow
 def test_in_a_cascade_nobody_attacks_what_it_broke_and_nobody_calls_it_masking(files: Path, tmp_path: Path, old: Order):
     new = ran(files, tmp_path, "new.pt2", of(old), attacks=[{"kind": "pgd", "steps": 10}], cascade=True)
     replayed, searched = report(new).threats[0].each

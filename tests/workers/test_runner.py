@@ -216,6 +216,7 @@ def test_fewer_rows_are_the_same_rows(done, uploads: Path, tmp_path: Path) -> No
     assert table(part) == [row for row in table(done) if int(row["row"]) < 130]
 
 
+@pytest.mark.slow
 def test_unlabelled_data_are_held_to_the_models_own_word(uploads: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=orders.digits()[0][:80])
     given = order(tmp_path, uploads / "model.pt2", tmp_path / "x.npz", {"threats": THREATS[:1]})

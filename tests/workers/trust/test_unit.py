@@ -131,6 +131,7 @@ def test_it_is_kept_and_found_again(tmp_path: Path, threat: int | None, seen: Of
         unit.gather([path], "plan")
 
 
+@pytest.mark.slow
 def test_a_runner_checks_every_threat_and_an_attempt_that_follows_finds_it_done(given) -> None:
     assert isinstance(serve(given, processes=2), Done)
     first = report(given)
