@@ -292,6 +292,8 @@ def level_table(result: ThreatResult) -> tuple[tuple[str, ...], tuple[tuple[str,
 
 def evidence_text(value: JsonValue) -> str:
     """One piece of a finding's evidence on a line."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
