@@ -12,13 +12,20 @@ from sparring.contract.attacks import AttackSpec
 WITHOUT_CHANCE = ("fgsm", "fgm", "bim", "mifgsm", "nifgsm", "sifgsm", "tifgsm", "ascent", "deepfool", "cw", "ddn", "fmn", "fab", "rays")
 WITHOUT_CHANCE += ("transfer", "substitute")
 every = pytest.mark.parametrize(("spec", "norm"), EVERY, ids=IDS)
+verdict_first = pytest.mark.parametrize("stop", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["verdict", "export"])
 bounded = pytest.mark.parametrize(("spec", "norm"), [(s, n) for s, n in EVERY if s.bounded])
 
 
 @bounded
 @pytest.mark.parametrize(
     ("eps", "bounds", "stop"),
-    [(0.0, (0.0, 1.0), True), (1e-9, None, False), (0.03, (0.0, 1.0), False), (0.3, (0.0, 1.0), True), (2.0, None, False)],
+    [
+        (0.0, (0.0, 1.0), True),
+        (1e-9, None, False),
+        pytest.param(0.03, (0.0, 1.0), False, marks=pytest.mark.slow),
+        (0.3, (0.0, 1.0), True),
+        pytest.param(2.0, None, False, marks=pytest.mark.slow),
+    ],
 )
 def test_stays_in_ball_and_bounds_with_zero_slack(
     spec: AttackSpec, norm: str, eps: float, bounds: tuple[float, float] | None, stop: bool
@@ -63,7 +70,7 @@ def test_always_wins_just_outside_the_exact_distance(spec: AttackSpec, norm: str
 
 
 @every
-@pytest.mark.parametrize("stop", [True, False], ids=["verdict", "export"])
+@verdict_first
 def test_success_is_what_a_fresh_pass_of_the_judge_says(spec: AttackSpec, norm: str, stop: bool) -> None:
     model, x = cnn(), pictures()
     labels = target(model).labels(x)
@@ -75,7 +82,7 @@ def test_success_is_what_a_fresh_pass_of_the_judge_says(spec: AttackSpec, norm: 
 
 
 @pytest.mark.parametrize(("spec", "norm"), [(s, n) for s, n in EVERY if s.rows == "independent"])
-@pytest.mark.parametrize("stop", [True, False], ids=["verdict", "export"])
+@verdict_first
 def test_no_row_looks_at_another(spec: AttackSpec, norm: str, stop: bool) -> None:
     """Bit for bit, on a model whose arithmetic is exact in fp32: integer weights, inputs k/256."""
     generator = torch.Generator().manual_seed(3)
@@ -115,7 +122,7 @@ def test_the_model_is_left_as_found(spec: AttackSpec, norm: str) -> None:
 
 
 @every
-@pytest.mark.parametrize("stop", [True, False], ids=["verdict", "export"])
+@verdict_first
 def test_every_query_is_counted_and_no_more_is_asked_than_declared(spec: AttackSpec, norm: str, stop: bool) -> None:
     model, x = cnn(), pictures(50)
     spy = Spy(target(model), spec.access)

@@ -43,6 +43,7 @@ def test_by_queue_without_importing_sparring(ready: Ready) -> None:
     assert report.threats[0].worst.count <= report.clean.count
 
 
+@pytest.mark.slow
 def test_the_same_example_as_a_script(ready: Ready, tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "examples" / "queue_submit.py"
     (tmp_path / "job.json").write_text(json.dumps({**QUICK, "model": ready.model, "data": ready.data}))

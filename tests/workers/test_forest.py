@@ -155,6 +155,7 @@ def test_a_forest_behind_an_endpoint_is_attacked_over_http(
     assert broken(case.settings.work / job / "1" / "examples.npz", told, forest, 40) > 5
 
 
+@pytest.mark.slow
 def test_the_other_way_of_asking_the_example(server: str, sqlite_engine: Engine, tmp_path: Path) -> None:
     """Labels alone, in JSON of the server's own: only decisions can be attacked."""
     endpoint = {"kind": "endpoint", "url": f"{server}/predict", "response": "/labels", "gives": "labels", "headers": HEADERS}

@@ -99,6 +99,7 @@ def test_what_broke_the_old_version_is_tried_first_on_the_new_one(files: Path, t
         assert sum(np.array_equal(x, shown[row]) for row, x in rows if row in shown) >= replayed.broken
 
 
+@pytest.mark.slow
 def test_what_breaks_nothing_any_more_counts_for_nothing(files: Path, tmp_path: Path):
     with np.load(files / "data.npz") as data:
         clean = kept(tmp_path / "clean.npz", range(128), [0] * 128, data["x"][:128] / 255)
