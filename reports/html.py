@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sparring.contract.report import Report
-from sparring.reports import text
+from sparring.reports import rerun, text
 from sparring.reports.figures import curve_svg, queries_svg
 
 _HERE = Path(__file__).parent
@@ -93,8 +93,8 @@ def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
             classes=text.class_rows(report.threats),
             folded=FOLDED,
             job=report.job.model_dump_json(indent=2),
-            command=text.command(report),
-            command_from_files=text.command_from_files(report),
+            command=rerun.command(report),
+            command_from_files=rerun.command_from_files(report),
             cascaded=text.cascaded(report),
             words=text.attack_words(report),
             corruptions=text.corruption_table(report),

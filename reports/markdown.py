@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from sparring.contract.report import Finding, Report, ThreatResult
-from sparring.reports import text
+from sparring.reports import rerun, text
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~@:])")
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -185,6 +185,6 @@ def markdown(report: Report) -> str:
         parts += ["## Checks", _checks(report)]
     if any(r.classes for r in report.threats):
         parts += ["## Classes", _classes(report)]
-    parts += ["## Facts", _facts(report), "## Run it again", fenced(text.command(report), "sh")]
+    parts += ["## Facts", _facts(report), "## Run it again", fenced(rerun.command(report), "sh")]
     parts += [fenced(report.job.model_dump_json(indent=2), "json")]
     return "\n\n".join(parts) + "\n"

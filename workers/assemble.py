@@ -123,13 +123,13 @@ def _joined(parts: Sequence[Ended], order: NDArray[np.int64]) -> Ended:
     return Ended(**joined, witness=parts[0].witness, tallies=tallies)
 
 
-def write(run: Run, shards: Sequence[Path], digest: str) -> tuple[str, ...]:
+def write(run: Run, results: Results, digest: str) -> tuple[str, ...]:
     """Write every file of the job into its folder; returns their names.
 
     Raises:
         CrewError: a row is both proved to hold and broken.
     """
-    out, results = Path(run.order.out), Results(shards, Read(digest))
+    out = Path(run.order.out)
     if wrong := certified.fault(run.order.job, results.ended):
         raise CrewError(Trouble(wrong))
     with (out / "rows.csv").open("w", newline="") as file:

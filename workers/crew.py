@@ -23,7 +23,7 @@ from sparring.workers import shard
 from sparring.workers.asking import Desk, Enquire, down
 from sparring.workers.bench import Bench, Facts, open_bench, out_of_memory, pick
 from sparring.workers.course import attack_shard
-from sparring.workers.errors import Refused
+from sparring.workers.errors import Refused, unexpected
 from sparring.workers.preflight import preflight
 from sparring.workers.process import die_with_parent
 from sparring.workers.retraining.coach import Train, Trained, coach
@@ -167,13 +167,8 @@ def _trouble(error: Exception) -> Trouble:
     if out_of_memory(error):
         hint = "Use a machine or GPU with more memory, or a smaller model."
         return Trouble(Reason(code="out_of_memory", message="Memory ran out during the attack.", hint=hint), memory=True)
-    if isinstance(error, OSError) and error.errno == 28:
-        return Trouble(Reason(code="disk_full", message="The disk is full.", hint="Free some space in the data folder, then retry."))
     traceback.print_exc()
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    message = f"The attack stopped on an unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    hint = "This is a fault of the service, not of the upload; please report it with the worker's log."
-    return Trouble(Reason(code="internal", message=message[:1000], hint=hint, detail=f"{Path(where.filename).name}:{where.lineno}"))
+    return Trouble(unexpected(error))
 
 
 class Crew:

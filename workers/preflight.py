@@ -64,8 +64,10 @@ def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | 
     own, first, end = holdings(order, bench.data)
     if own is not bench.data:
         datasets.check(own, scores.shape[1])
-    asked = None if blind else labels
-    independent = _alone(bench, x, scores, endpoint.batch) if endpoint else _independent(bench.target, x, asked)
+    if endpoint:
+        independent, granule = _alone(bench, x, scores, endpoint.batch), 0
+    else:
+        independent, granule = _probed(bench.target, x, None if blind else labels)
     wavering = [*_steady(bench, x[few], scores[few])]
     findings += [*wavering, *([] if blind else _gradient(bench, x, labels)), *_ties(scores)]
     findings += [] if independent else [_INTERACT]
@@ -74,10 +76,19 @@ def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | 
     draws = bool(wavering) and endpoint is None  # to ask an endpoint eleven times over is for its owner to decide
     if draws:
         bench.model, bench.target, bench.search = aimed(probabilities=probabilities, draws=True)
-    granule = _granule(bench.target, x, asked) if independent and not (endpoint or draws) else 0
+        granule = 0
     bench.target.granule = granule or tile
-    facts = _facts(order, bench, count, scores.shape[1], tuple(findings), independent=independent, draws=draws, training=end - first)
-    facts = facts._replace(granule=granule)
+    facts = _facts(
+        order,
+        bench,
+        count,
+        scores.shape[1],
+        tuple(findings),
+        independent=independent,
+        granule=granule,
+        draws=draws,
+        training=end - first,
+    )
     bench.facts = facts._replace(findings=(*findings, *_left_out(order.job, facts)))
     return bench.facts, bench
 
@@ -90,6 +101,7 @@ def _facts(
     findings: tuple[Finding, ...],
     *,
     independent: bool,
+    granule: int,
     draws: bool,
     training: int,
 ) -> Facts:
@@ -110,6 +122,7 @@ def _facts(
         judge=_judge(order, loaded.judge, draws=draws),
         access=loaded.access,
         training=training,
+        granule=granule,
         draws=draws,
     )
 
@@ -258,22 +271,28 @@ def _gradient(bench: Bench, x: Tensor, labels: Tensor) -> Iterator[Finding]:
         )
 
 
-def _independent(target: Target, x: Tensor, labels: Tensor | None) -> bool:
-    """Roll one tile and swap neighbours: a row's scores and gradient must not change by a bit. Without labels no gradient is asked for."""
+def _probed(target: Target, x: Tensor, labels: Tensor | None) -> tuple[bool, int]:
+    """Whether rows are independent, and the granule: in what multiples of rows shorter passes may be made; 0 for none."""
     index = torch.arange(target.tile, device=x.device) % len(x)
     tile, known = x[index], None if labels is None else labels[index]
+    whole = _seen(target, tile, known)
+    independent = _independent(target, tile, known, whole)
+    return independent, _granule(target, tile, known, whole) if independent else 0
 
-    def look(order: Tensor) -> list[Tensor]:
-        back = torch.argsort(order)
-        return [part[back] for part in _seen(target, tile[order], None if known is None else known[order])]
 
+def _independent(target: Target, x: Tensor, labels: Tensor | None, whole: list[Tensor]) -> bool:
+    """Roll one tile and swap neighbours: a row's scores and gradient must not change by a bit. Without labels no gradient is asked for.
+
+    `whole` is what was seen of the tile as it is.
+    """
     identity = torch.arange(target.tile, device=x.device)
-    first = look(identity)
     for shift in (1, 3, target.tile // 2):
-        if not all(map(torch.equal, look(identity.roll(shift)), first)):
+        order = identity.roll(shift)
+        seen = _seen(target, x[order], None if labels is None else labels[order])
+        if not all(torch.equal(part[torch.argsort(order)], every) for part, every in zip(seen, whole, strict=True)):
             return False
-    alone = torch.cat((tile[:1], torch.zeros_like(tile[1:]) + tile[-1:]))
-    return all(torch.equal(ask(alone)[0], ask(tile)[0]) for ask in (target.verdict, target.logits))
+    alone = torch.cat((x[:1], torch.zeros_like(x[1:]) + x[-1:]))
+    return all(torch.equal(ask(alone)[0], every[0]) for ask, every in zip((target.verdict, target.logits), whole, strict=False))
 
 
 def _seen(target: Target, x: Tensor, labels: Tensor | None) -> list[Tensor]:
@@ -285,20 +304,18 @@ def _seen(target: Target, x: Tensor, labels: Tensor | None) -> list[Tensor]:
     return [target.verdict(x), target.logits(x), logits, slope]
 
 
-def _granule(target: Target, x: Tensor, labels: Tensor | None) -> int:
+def _granule(target: Target, x: Tensor, labels: Tensor | None, whole: list[Tensor]) -> int:
     """A quarter of a tile, if passes of one, two and three quarters tell of every row what a full one does, bit for bit; else 0.
 
     Libraries choose how to add up by the shape of a batch, not by what is in it: shapes that agree here agree everywhere.
     """
-    index = torch.arange(target.tile, device=x.device) % len(x)
-    tile, known = x[index], None if labels is None else labels[index]
-    whole, granule = _seen(target, tile, known), max(_SMALLEST, target.tile // 4)
+    granule = max(_SMALLEST, target.tile // 4)
     if target.tile % granule:
         return 0
     try:
         target.granule = granule
         for size in range(granule, target.tile, granule):
-            part = _seen(target, tile[:size], None if known is None else known[:size])
+            part = _seen(target, x[:size], None if labels is None else labels[:size])
             if not all(torch.equal(few, every[:size]) for few, every in zip(part, whole, strict=True)):
                 return 0
     finally:

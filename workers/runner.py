@@ -110,7 +110,7 @@ class Measured(NamedTuple):
     """A job that attacks, its shards done."""
 
     run: Run
-    shards: list[Path]
+    results: assemble.Results
     digest: str
 
 
@@ -162,7 +162,7 @@ def serve(order: Order | TrainingOrder, wire: socket.socket, device: str, proces
         return Done(files=leave(order, *retrain(order, means, measure)))
     found = measure(order, means)
     means.pace.phase("report", means.pace.total, means.pace.total)
-    return Done(files=assemble.write(found.run, found.shards, found.digest))
+    return Done(files=assemble.write(found.run, found.results, found.digest))
 
 
 def measure(order: Order, means: Means, phase: str = "attack") -> Measured:
@@ -182,7 +182,8 @@ def measure(order: Order, means: Means, phase: str = "attack") -> Measured:
             if fought.stopped:  # what was under way is not waited for
                 crew.dismiss()
                 crew = Crew(order, means.device, means.processes, means.desk)
-            seen = _doubt(crew, order, facts, tile, means.pace, fought.shards, fought.digest)
+            results = assemble.Results(fought.shards, assemble.Read(fought.digest))
+            seen = _doubt(crew, order, facts, tile, means.pace, results, fought.digest)
             break
         except CrewError as error:
             if not error.trouble.memory or tile <= _SMALLEST_TILE:
@@ -192,7 +193,7 @@ def measure(order: Order, means: Means, phase: str = "attack") -> Measured:
             crew.dismiss()
     desk = means.desk
     run = Run(order, facts, tile, means.processes, fought.resumed, started, began, desk.asked, desk.sent, seen, fought.stopped)
-    return Measured(run, fought.shards, fought.digest)
+    return Measured(run, results, fought.digest)
 
 
 class _Fought(NamedTuple):
@@ -271,13 +272,13 @@ def _study(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, folder
             pace.advance("train", answer.more)
 
 
-def _doubt(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, shards: list[Path], sign: str) -> Seen | None:
+def _doubt(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, results: assemble.Results, sign: str) -> Seen | None:
     """A few rows looked at again, to tell how far the numbers may be believed; None where there is no number."""
     if isinstance(order.job, Craft):
         return None
     if facts.access != "gradient":  # what is known by its answers alone shows no more, and to ask it again may cost money
         return unit.nothing(order.job)
-    folder, results = Path(order.out) / "shards", assemble.Results(shards, assemble.Read(sign))
+    folder = Path(order.out) / "shards"
     units = unit.units(order.job, facts, results.rows, results.clean == results.labels, results.ended)
     paths = [folder / unit.name(given) for given in units]
     fresh = [(given, path) for given, path in zip(units, paths, strict=True) if unit.recall(path, sign) is None]

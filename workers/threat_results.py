@@ -21,7 +21,7 @@ from sparring.contract.report import (
 from sparring.contract.threat import Threat
 from sparring.workers import levels
 from sparring.workers.bench import Facts, feasible
-from sparring.workers.shard import UNBROKEN, Ended
+from sparring.workers.shard import UNBROKEN, Ended, Tally
 from sparring.workers.surrogates import lessons
 
 _STOPS = 24
@@ -53,33 +53,8 @@ def threat_result(
     attacks = feasible(job, threat, facts)
     stands = ended.broken_by == UNBROKEN
     each = tuple(
-        AttackResult(
-            name=name,
-            attack=attack,
-            robust=Score(count=tally.left, total=total),
-            entered=tally.entered,
-            broken=tally.broken,
-            carried=tally.carried,
-            first=tally.first,
-            queries=tally.queries,
-            forwards=tally.forwards,
-            backwards=tally.backwards,
-            seconds=tally.seconds,
-            surrogates=_surrogates(attack, facts, surrogates),
-            smoothness=tally.divergence / tally.entered if attack.kind == "vat" and tally.entered else None,
-            median_queries=_quantile(fell[fell > 0], 0.5),
-            p90_queries=_quantile(fell[fell > 0], 0.9),
-            by_queries=_by_queries(fell[fell > 0]),
-        )
+        _attack_result(name, attack, tally, fell[fell > 0], total, _surrogates(attack, facts, surrogates))
         for name, attack, tally, fell in zip(names(attacks), attacks, ended.tallies, ended.fell.T, strict=True)
-    )
-    classes = tuple(
-        ClassScore(
-            label=int(label),
-            clean=Score(count=int(right[labels == label].sum()), total=int((labels == label).sum())),
-            robust=Score(count=int(stands[labels == label].sum()), total=int((labels == label).sum())),
-        )
-        for label in np.unique(labels)
     )
     broken = ended.distance[ended.broken_by >= 0]
     median = float(np.median(broken)) if len(broken) else None
@@ -92,10 +67,40 @@ def threat_result(
         levels=levels.results(attacks, ended.wins, right),
         proved=proved if job.kind == "evaluate" and job.skip_proved else None,
         certified=proved if job.kind == "evaluate" and job.certificate else None,
-        classes=classes,
+        classes=tuple(_class_score(int(label), labels == label, right, stands) for label in np.unique(labels)),
         median_distance=median,
         trust=trust,
     )
+
+
+def _attack_result(
+    name: str, attack: AttackSpec, tally: Tally, fell: NDArray[np.int64], total: int, surrogates: tuple[SurrogateResult, ...]
+) -> AttackResult:
+    """`fell`: after how many queries each row fell that did."""
+    return AttackResult(
+        name=name,
+        attack=attack,
+        robust=Score(count=tally.left, total=total),
+        entered=tally.entered,
+        broken=tally.broken,
+        carried=tally.carried,
+        first=tally.first,
+        queries=tally.queries,
+        forwards=tally.forwards,
+        backwards=tally.backwards,
+        seconds=tally.seconds,
+        surrogates=surrogates,
+        smoothness=tally.divergence / tally.entered if attack.kind == "vat" and tally.entered else None,
+        median_queries=_quantile(fell, 0.5),
+        p90_queries=_quantile(fell, 0.9),
+        by_queries=_by_queries(fell),
+    )
+
+
+def _class_score(label: int, own: NDArray[np.bool_], right: NDArray[np.bool_], stands: NDArray[np.bool_]) -> ClassScore:
+    total = int(own.sum())
+    clean, robust = (Score(count=int(rows[own].sum()), total=total) for rows in (right, stands))
+    return ClassScore(label=label, clean=clean, robust=robust)
 
 
 def _surrogates(attack: AttackSpec, facts: Facts, known: dict[str, SurrogateResult]) -> tuple[SurrogateResult, ...]:

@@ -1,6 +1,6 @@
 """Pages of datasets: the list, one dataset, the upload."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +13,7 @@ from sparring.service.uploads import keep
 from sparring.service.web.fields import Filled
 from sparring.service.web.intake import Intake, taken_in
 from sparring.service.web.names import Names
-from sparring.service.web.view import Guest, Seen
+from sparring.service.web.view import Seen
 from sparring.storage import jobs, uploads
 from sparring.storage.sniff import sniff_data
 
@@ -33,7 +33,7 @@ def dataset_list(page: Seen, query: Annotated[PageQuery, Query()]) -> Response:
 @router.get("/new")
 def dataset_form(page: Seen) -> Response:
     """The form of an upload."""
-    return page.show("dataset_new", **_form(page, Intake()))
+    return page.show("dataset_new", **Intake().shown(page))
 
 
 @router.post("/new")
@@ -50,12 +50,8 @@ async def upload_dataset(page: Seen, request: Request) -> Response:
 
     intake, made = await taken_in(page, request, MEANING, store)
     if made is None:
-        return await run_in_threadpool(page.show, "dataset_new", 422, **_form(page, intake))
+        return await run_in_threadpool(page.show, "dataset_new", 422, **intake.shown(page))
     return page.go(f"/datasets/{made.id}")
-
-
-def _form(page: Guest, intake: Intake) -> dict[str, Any]:
-    return {"values": intake.fields, "faults": intake.faults, "limit": page.context.settings.max_upload}
 
 
 @router.get("/{dataset_id}")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi_problem.error import Problem
@@ -38,6 +38,10 @@ class Intake:
     pieces: AsyncIterator[bytes] = field(default_factory=_nothing)
     """The file."""
     faults: Faults = field(default_factory=dict)
+
+    def shown(self, page: View) -> dict[str, Any]:
+        """What the form of an upload is drawn with."""
+        return {"values": self.fields, "faults": self.faults, "limit": page.context.settings.max_upload}
 
 
 def suggested(filename: str) -> str:

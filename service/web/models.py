@@ -1,6 +1,6 @@
 """Pages of models: the list, one model with its lineage and what was measured of it, the badge, the upload."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +15,7 @@ from sparring.service.web.fields import Filled
 from sparring.service.web.intake import Intake, taken_in
 from sparring.service.web.measured import ancestors, history, weakest
 from sparring.service.web.names import Names
-from sparring.service.web.view import Guest, Seen
+from sparring.service.web.view import Seen
 from sparring.storage import jobs, uploads
 from sparring.storage.sniff import sniff_model
 
@@ -37,7 +37,7 @@ def model_list(page: Seen, query: Annotated[PageQuery, Query()]) -> Response:
 @router.get("/new")
 def model_form(page: Seen) -> Response:
     """The form of an upload."""
-    return page.show("model_new", **_form(page, Intake()))
+    return page.show("model_new", **Intake().shown(page))
 
 
 @router.post("/new")
@@ -54,12 +54,8 @@ async def upload_model(page: Seen, request: Request) -> Response:
 
     intake, made = await taken_in(page, request, READING, store)
     if made is None:
-        return await run_in_threadpool(page.show, "model_new", 422, **_form(page, intake))
+        return await run_in_threadpool(page.show, "model_new", 422, **intake.shown(page))
     return page.go(f"/models/{made.id}")
-
-
-def _form(page: Guest, intake: Intake) -> dict[str, Any]:
-    return {"values": intake.fields, "faults": intake.faults, "limit": page.context.settings.max_upload}
 
 
 @router.get("/{model_id}")

@@ -20,7 +20,7 @@ from sparring.contract.states import Reason
 from sparring.contract.threat import Threat
 from sparring.errors import ApiError
 from sparring.parsing import ALIASES, KINDS
-from sparring.reports import text
+from sparring.reports import rerun, text
 from sparring.sdk import Client
 from sparring.storage import jobs, keys
 from tests.client.conftest import FILES
@@ -235,7 +235,7 @@ def test_the_commands_a_report_prints_make_the_same_job(sparring, tmp_path, monk
     sample = sample.model_copy(update={"job": job})
     for name in (sample.model.name, sample.data.name):
         (tmp_path / name).write_bytes(b"content")
-    for line in (text.command(sample), text.command_from_files(sample)):
+    for line in (rerun.command(sample), rerun.command_from_files(sample)):
         done = sparring(*shlex.split(line)[1:])
         assert done.returncode == 0, done.stderr
     assert [make(model=job.model, data=job.data) for _, make in made] == [job, job]

@@ -7,7 +7,7 @@ from sparring.contract.report import Report
 from sparring.contract.specs import DataSpec, ModelSpec
 from sparring.contract.threat import Threat
 from sparring.errors import UsageProblem
-from sparring.reports import text
+from sparring.reports import rerun, text
 from tests.reports import factory
 
 
@@ -139,7 +139,7 @@ def test_reference_is_an_id_a_digest_or_a_file(tmp_path):
 
 def test_the_command_a_report_prints_means_the_job_it_came_from():
     report: Report = factory.report()
-    words = text.command(report).split()
+    words = rerun.command(report).split()
     given = [(words[at], words[at + 1]) for at in range(4, len(words), 2)]
     assert tuple(parsing.threat(value) for flag, value in given if flag == "--threat") == report.job.threats
     assert tuple(parsing.attack(value) for flag, value in given if flag == "--attack") == report.job.attacks

@@ -4,7 +4,7 @@ from sparring.contract.endpoints import Budget, HttpEndpoint
 from sparring.contract.report import Check, Trust
 from sparring.contract.specs import ModelSpec
 from sparring.contract.threat import Threat
-from sparring.reports import text
+from sparring.reports import rerun
 from sparring.reports.html import html
 from sparring.reports.markdown import escape, fenced, markdown
 from sparring.reports.text import CASCADE
@@ -98,13 +98,13 @@ def test_an_endpoint_is_told_by_its_address_and_what_it_was_asked():
     page = html(told, [])
     assert "https://models.example.com/predict" in page
     assert "1,300 requests" in page
-    assert "mdl_" + "a" * 20 in text.command_from_files(told)
+    assert "mdl_" + "a" * 20 in rerun.command_from_files(told)
 
 
 def test_the_command_names_the_budget():
     whole = factory.report()
     told = whole.model_copy(update={"job": whole.job.model_copy(update={"budget": Budget(asked=50, sent=60)})})
-    assert "--asked 50 --sent 60" in text.command(told)
+    assert "--asked 50 --sent 60" in rerun.command(told)
 
 
 def test_checks_are_a_table_and_inert():

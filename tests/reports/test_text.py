@@ -5,7 +5,7 @@ from sparring.contract.corruptions import CORRUPTIONS
 from sparring.contract.jobs import Craft
 from sparring.contract.report import CurvePoint, Score
 from sparring.contract.threat import Threat
-from sparring.reports import text
+from sparring.reports import rerun, text
 from tests.reports import factory
 
 
@@ -113,7 +113,7 @@ def test_threats_of_one_norm_share_a_curve_that_begins_at_the_clean_accuracy():
 
 def test_command_of_an_evaluation():
     job = factory.report().job
-    said = text.command(factory.report())
+    said = rerun.command(factory.report())
     assert said.startswith(
         f"sparring evaluate {job.model} {job.data} --threat linf:4/255 --threat linf:8/255 --threat l2:0.5 --attack noise "
     )
@@ -126,24 +126,24 @@ def test_command_of_a_suite_and_of_a_craft():
     suite = job.model_copy(
         update={"attacks": (), "suite": "quick", "knowledge": frozenset({"white", "black"}), "device": "cpu", "timeout": 60}
     )
-    said = text.command(factory.report().model_copy(update={"job": suite}))
+    said = rerun.command(factory.report().model_copy(update={"job": suite}))
     assert "--suite quick --knowledge black --knowledge white" in said
     assert "cascade" not in said
     assert "precision" not in said
     assert said.endswith("--device cpu --timeout 60")
     craft = Craft(model=job.model, data=job.data, threat=Threat(norm="l2", eps=1, targeted=True), attack=PGD())
-    said = text.command(factory.report().model_copy(update={"job": craft}))
+    said = rerun.command(factory.report().model_copy(update={"job": craft}))
     assert said.endswith("--threat l2:1:targeted --attack pgd --seed 0 -o crafted.npz")
 
 
 @pytest.mark.parametrize(("cascade", "flag"), [(True, "--cascade"), (False, "--no-cascade")])
 def test_command_of_a_cascade_and_of_fast_gradients(cascade, flag):
     job = factory.report().job.model_copy(update={"cascade": cascade, "precision": "fast"})
-    assert f" {flag} --precision fast " in text.command(factory.report().model_copy(update={"job": job}))
+    assert f" {flag} --precision fast " in rerun.command(factory.report().model_copy(update={"job": job}))
 
 
 def test_command_from_files_declares_what_the_uploads_declared():
-    said = text.command_from_files(factory.report(name="my model.pt2"))
+    said = rerun.command_from_files(factory.report(name="my model.pt2"))
     assert said.startswith(
         "sparring evaluate 'my model.pt2' digits.npz --mean 0.1307 --std 0.3081 --bounds 0.0,1.0 --scale 0.00392156862745098 "
     )
@@ -160,7 +160,7 @@ def test_corruptions_have_a_rate_for_each_severity_and_a_mean():
     ("names", "flags"), [(("contrast", "pixelate"), " --corruption contrast --corruption pixelate "), (CORRUPTIONS, " --corruption all ")]
 )
 def test_command_of_an_evaluation_with_corruptions(names, flags):
-    assert flags in text.command(factory.corrupted(*names))
+    assert flags in rerun.command(factory.corrupted(*names))
 
 
 def test_queries_are_told_of_attacks_that_have_a_number_of_them():

@@ -16,7 +16,7 @@ from sparring.contract.defenses import SmoothingCertificate
 from sparring.contract.jobs import JOB, Certify, Evaluate
 from sparring.contract.runner import Done
 from sparring.contract.specs import ModelSpec
-from sparring.reports import text
+from sparring.reports import rerun, text
 from sparring.workers import certified, smoothing
 from sparring.workers.bench import Bench
 from sparring.workers.course import attack_shard
@@ -92,8 +92,8 @@ def test_the_report_brackets_the_truth(files, tmp_path):
         assert "CROWN" in told
         for name in ("report.md", "report.html"):
             assert told in unescape((Path(given.out) / name).read_text()).replace("\\", "")
-    assert text.command(made).startswith("sparring certify ")
-    assert "--method crown" in text.command(made)
+    assert rerun.command(made).startswith("sparring certify ")
+    assert "--method crown" in rerun.command(made)
 
 
 def test_a_row_that_is_certified_and_broken_fails_the_job(files, tmp_path):

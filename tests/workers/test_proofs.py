@@ -10,7 +10,7 @@ from workers.orders import digits, export, network, order, report, serve, traine
 
 from sparring.contract.report import Finding
 from sparring.contract.runner import Done
-from sparring.reports import text
+from sparring.reports import rerun, text
 from sparring.reports.markdown import escape
 from sparring.workers.course import attack_shard
 from sparring.workers.preflight import preflight
@@ -100,4 +100,4 @@ def test_the_report_counts_what_was_proved_and_names_the_method(files, tmp_path)
         told = text.proved_text(result, made)
         assert told in (Path(given.out) / "report.html").read_text()
         assert escape(told) in (Path(given.out) / "report.md").read_text()
-    assert "--skip-proved" in text.command(made)
+    assert "--skip-proved" in rerun.command(made)

@@ -149,6 +149,7 @@ def test_when_memory_runs_out_the_tile_is_halved_down_to_16(asked: Order, monkey
     monkeypatch.setattr(runner, "_listen", lambda wire, desk: None)
     monkeypatch.setattr(runner, "_attack", lambda *given: runner._Fought([], "", 0))
     monkeypatch.setattr(runner, "_doubt", lambda *given: None)
+    monkeypatch.setattr(runner.assemble, "Results", lambda *given: None)
     monkeypatch.setattr(runner.assemble, "write", lambda *given: ("report.json",))
     monkeypatch.setattr(runner, "send", lambda wire, message: None)
     if failures < 3:

@@ -195,7 +195,7 @@ def _live(epoch: Epoch) -> Learnt:
 
 
 def _tried(found: "Measured") -> Tried:
-    run, results = found.run, assemble.Results(found.shards, assemble.Read(found.digest))
+    run, results = found.run, found.results
     report = assemble.compose(run, results, learnt(run.order, run.facts, found.digest))
     right = (results.clean == results.labels).tolist()
     return Tried(report, right, [(ended.broken_by == UNBROKEN).tolist() for ended in results.ended])
