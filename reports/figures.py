@@ -9,11 +9,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
 from PIL import Image
 
 from sparring.contract.retrained import Epoch
+from sparring.reports.moved import Spread
 from sparring.reports.text import Asking, Curve, threat_text
 
 _COLOURS = {"#010203": "--ink", "#010204": "--muted", "#010205": "--hairline", "#010206": "--accent"}
@@ -38,6 +40,8 @@ _STYLE: dict[RcKeyType, Any] = {
 
 _DASHES = ((0, ()), (0, (5, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 """Lines that tell attacks apart without colour."""
+_FILLS = ((_ACCENT, 1.0), (_INK, 0.6), (_ACCENT, 0.5), (_INK, 0.25), (_ACCENT, 0.25), (_MUTED, 1.0))
+"""Bars that tell attacks apart by how dark they are."""
 
 
 def _end(curve: Curve) -> float | None:
@@ -94,6 +98,26 @@ def queries_svg(asking: Asking, ident: str) -> str:
         _legend(page)
         axes.set(xscale="log", xlim=(1, max(end, 2)), xlabel="queries of each row", ylabel="rows broken, %")
         told = f"Rows broken against queries, {threat_text(asking.threat)}; the numbers stand in the table beside it."
+        return _for_page(page, told, ident)
+
+
+def distances_svg(spread: Spread, ident: str) -> str:
+    """Draw how far broken rows were moved: a bar for each part of eps, parted by the attack that broke them; as `curve_svg` does."""
+    with mpl.rc_context(_STYLE):
+        page, axes = _page()
+        starts, end = spread.ends[:-1], spread.ends[-1]
+        below = [0] * len(starts)
+        for at, each in enumerate(spread.each):
+            colour, alpha = _FILLS[at % len(_FILLS)]
+            width = 0.9 * end / len(starts)
+            axes.bar(starts, each.distances, width, below, align="edge", color=colour, alpha=alpha, label=each.name)
+            below = [lower + count for lower, count in zip(below, each.distances, strict=True)]
+        _legend(page)
+        axes.set(xlim=(0, end or None), ylim=(0, 1.05 * max(below)), ylabel="rows broken", axisbelow=True)
+        axes.set_xlabel(f"distance ({spread.threat.norm}), in units of the data")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.locator_params(axis="x", nbins=6)
+        told = f"Distances of broken rows, {threat_text(spread.threat)}; the numbers stand in the table beside it."
         return _for_page(page, told, ident)
 
 
