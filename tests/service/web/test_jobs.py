@@ -10,7 +10,10 @@ import pytest
 from reports.factory import report
 from reports.verdicts import verdict
 
+from sparring.contract.attacks import PGD
+from sparring.contract.jobs import JOB, Certify
 from sparring.contract.report import Report
+from sparring.contract.threat import Threat
 from sparring.reports.rows import Row, write_csv
 from sparring.service.web.view import STATIC
 from sparring.storage import attempts, jobs
@@ -34,10 +37,15 @@ def rows_of(told: Report) -> bytes:
 
 
 def ended(served: Served, told: Report, model: str, data: str) -> str:
-    answer = served.http.post("/v1/jobs", json=job_for(model, data))
+    return done_with(served, told, job_for(model, data), {})
+
+
+def done_with(served: Served, told: Report, job: dict[str, object], more: dict[str, bytes]) -> str:
+    answer = served.http.post("/v1/jobs", json=job)
+    assert answer.status_code == 202, answer.text
     files = {"report.json": told.model_dump_json().encode(), "rows.csv": rows_of(told), "examples.npz": b"npz"}
     files["report.html"] = b"<!doctype html><h1>whole</h1>"
-    return complete(served, answer.json()["id"], files).id
+    return complete(served, answer.json()["id"], files | more).id
 
 
 def test_a_job_from_submission_to_its_end(browser: Browser, shared: Served) -> None:
@@ -107,6 +115,42 @@ def test_the_report_and_its_downloads(browser: Browser, shared: Served) -> None:
     assert f"{100 * told.threats[0].worst.rate:.1f} %" in browser.get(f"/models/{model.id}").text
     assert told.threats[0].trust.level in browser.get(f"/models/{model.id}/badge.svg").text
     assert "pace of" in browser.get(f"/evaluate/estimate?model={model.id}&data={data.id}&norm=linf&eps=0.1&suite=quick&rows=10").text
+
+
+def test_a_certificate_brackets_the_truth(browser: Browser, shared: Served) -> None:
+    model, data = upload_both(shared)
+    job = {"kind": "certify", "model": model.id, "data": data.id, "threats": [{"norm": "linf", "eps": "4/255"}]}
+    told = report(threats=(Threat(norm="linf", eps="4/255"),))
+    asked = JOB.validate_python(job)
+    assert isinstance(asked, Certify)
+    first = told.threats[0].model_copy(update={"certified": 300})
+    run = told.provenance.model_copy(update={"proof": "CROWN"})
+    told = told.model_copy(update={"job": asked.evaluation(), "threats": (first,), "provenance": run})
+    done = done_with(shared, told, job, {})
+    page = browser.get(f"/jobs/{done}/report").text
+    assert "Certified: 30.0 % (300 of 1,000 rows), by CROWN. No attack broke 64.0 %." in page
+    assert "The robust accuracy lies between the two." in page
+    query = f"model={model.id}&data={data.id}&norm=linf&eps=4/255&rows=10"
+    assert f"pace of {done}" in browser.get(f"/certify/estimate?{query}&method=crown").text
+    assert done not in browser.get(f"/certify/estimate?{query}&method=interval").text
+    assert done not in browser.get(f"/evaluate/estimate?{query}&suite=quick").text
+
+
+def test_crafted_examples_are_there_to_download(browser: Browser, shared: Served) -> None:
+    model, data = upload_both(shared)
+    threat = Threat(norm="linf", eps="8/255")
+    job = {"kind": "craft", "model": model.id, "data": data.id, "threat": {"norm": "linf", "eps": "8/255"}, "attack": {"kind": "pgd"}}
+    told = report(threats=(threat,), attacks=(PGD(),))
+    told = told.model_copy(update={"job": JOB.validate_python(job)})
+    done = done_with(shared, told, job, {"crafted.npz": b"the examples"})
+    link = f'href="/jobs/{done}/files/crafted.npz" download'
+    assert link in browser.get(f"/jobs/{done}").text
+    page = browser.get(f"/jobs/{done}/report").text
+    assert link in page
+    assert "its strongest try" in page
+    assert browser.get(f"/jobs/{done}/files/crafted.npz").content == b"the examples"
+    query = f"model={model.id}&data={data.id}&norm=linf&eps=8/255&attack=pgd&rows=10"
+    assert f"pace of {done}" in browser.get(f"/craft/estimate?{query}").text
 
 
 def test_without_a_report_there_is_a_reason(browser: Browser, shared: Served) -> None:
