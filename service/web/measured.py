@@ -11,7 +11,7 @@ from sparring.contract.report import Report, Score
 from sparring.contract.resources import JobInfo, ModelInfo
 from sparring.contract.retrained import REPORT, RetrainReport
 from sparring.contract.verdict import suite_version
-from sparring.reports.text import threat_text
+from sparring.reports.text import smoothed, threat_text
 from sparring.service.context import Context
 from sparring.storage import jobs, uploads
 from sparring.storage.errors import Missing
@@ -84,12 +84,15 @@ def _lines(job: JobInfo, report: Report) -> Iterator[Measured]:
 
 
 def history(context: Context, project: str, model: ModelInfo) -> tuple[Measured, ...]:
-    """Every measurement of a model, oldest first: its evaluations, and as what a retraining found it or left it."""
+    """Every measurement of a model, oldest first: its evaluations, and as what a retraining found it or left it.
+
+    What was measured of the smoothed model says nothing of the model itself.
+    """
     found: list[Measured] = []
     for job, report in finished(context, project, model=model.id):
         if isinstance(report, RetrainReport):
             found += _lines(job, report.before)
-        elif report.job.kind == "evaluate":
+        elif report.job.kind == "evaluate" and not smoothed(report):
             found += _lines(job, report)
     found += _as_made(context, project, model)
     return tuple(sorted(found, key=lambda each: (each.when, each.threat)))

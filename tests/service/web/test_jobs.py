@@ -19,7 +19,7 @@ from sparring.service.web.view import STATIC
 from sparring.storage import attempts, jobs
 
 from ..conftest import Served, complete, job_for, submit, upload_both
-from .conftest import Browser
+from .conftest import Browser, Visit
 
 
 def rows_of(told: Report) -> bytes:
@@ -151,6 +151,51 @@ def test_crafted_examples_are_there_to_download(browser: Browser, shared: Served
     assert browser.get(f"/jobs/{done}/files/crafted.npz").content == b"the examples"
     query = f"model={model.id}&data={data.id}&norm=linf&eps=8/255&attack=pgd&rows=10"
     assert f"pace of {done}" in browser.get(f"/craft/estimate?{query}").text
+
+
+BADGE = re.compile(r"!\[robust accuracy\]\((http://[^)]*/badges/[^)]*\.svg)\)")
+
+
+def test_a_badge_is_shown_to_whoever_knows_its_address(browser: Browser, stranger: Browser, served: Served, visit: Visit) -> None:
+    own = visit(served).log_in()
+    model, data = upload_both(served)
+    address = BADGE.findall(own.get(f"/models/{model.id}").text)[0]
+    anyone = visit(served)
+    assert "not measured" in anyone.get(address).text
+    told = report()
+    ended(served, told, model.id, data.id)
+    shown = anyone.get(address)
+    assert shown.headers["Content-Type"] == "image/svg+xml"
+    assert shown.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+    assert "Set-Cookie" not in shown.headers
+    assert told.threats[-1].trust.level in shown.text
+    assert model.name not in shown.text
+    assert model.id not in shown.text
+    assert shown.text == own.get(f"/models/{model.id}/badge.svg").text
+    assert anyone.get(f"/models/{model.id}").status_code == 303
+    elsewhere = address.replace(served.url, "")
+    assert stranger.get(elsewhere).status_code == 404, "another installation has another secret"
+    own.post(f"/models/{model.id}/delete")
+    assert anyone.get(address).status_code == 404
+
+
+@pytest.mark.parametrize("word", ["", "x", "{id}", "{id}.", "{id}.{id}", "{id}.ä", "%00", ".", "..", "{id}." + "A" * 43])
+def test_a_badge_cannot_be_guessed(stranger: Browser, shared: Served, word: str) -> None:
+    model, _ = upload_both(shared)
+    answer = stranger.get(f"/badges/{word.replace('{id}', model.id)}.svg")
+    assert answer.status_code == 404
+    assert "<svg" not in answer.text
+
+
+def test_a_number_of_the_smoothed_model_is_none_of_the_model(browser: Browser, shared: Served) -> None:
+    model, data = upload_both(shared)
+    job = {"kind": "certify", "model": model.id, "data": data.id, "threats": [{"norm": "l2", "eps": 0.5}], "method": "smoothing"}
+    told = report(threats=(Threat(norm="l2", eps=0.5),))
+    asked = JOB.validate_python(job)
+    assert isinstance(asked, Certify)
+    before = browser.get(f"/models/{model.id}/badge.svg").text
+    done_with(shared, told.model_copy(update={"job": asked.evaluation()}), job, {})
+    assert browser.get(f"/models/{model.id}/badge.svg").text == before
 
 
 def test_without_a_report_there_is_a_reason(browser: Browser, shared: Served) -> None:
