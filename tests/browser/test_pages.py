@@ -179,6 +179,12 @@ def test_everything_a_user_does(browser: Any, running: Stack, files: Path, tmp_p
         "workers": "/workers",
         "settings": "/settings",
     }
-    pages |= {"evaluate": "/evaluate", "retrain": "/retrain", "compare": f"/compare?before={first}&after={second}"}
+    pages |= {
+        "evaluate": "/evaluate",
+        "retrain": "/retrain",
+        "certify": "/certify",
+        "craft": "/craft",
+        "compare": f"/compare?before={first}&after={second}",
+    }
     user.shoot(folder, pages)
     assert user.complaints == []

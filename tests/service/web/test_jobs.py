@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from reports.verdicts import verdict
 from sparring.contract.attacks import PGD
 from sparring.contract.jobs import JOB, Certify
 from sparring.contract.report import Report
+from sparring.contract.resources import EventInfo
+from sparring.contract.states import Progress
 from sparring.contract.threat import Threat
 from sparring.reports.rows import Row, write_csv
+from sparring.service.web.jobs import POINTS, pace
 from sparring.service.web.view import STATIC
 from sparring.storage import attempts, jobs
 
@@ -76,6 +80,39 @@ def test_a_running_job_tells_how_far_it_is(browser: Browser, shared: Served) -> 
     assert "running" in live
     assert "<progress" in live
     assert "<html" not in live
+
+
+def happened(id: int, kind: str, state: str, done: int, attempt: int = 1) -> EventInfo:
+    progress = Progress(phase="attacks", done=done, total=100, rate=5.0)
+    when = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=id)
+    return EventInfo(id=id, job="job_x", time=when, kind=kind, state=state, attempt=attempt, progress=progress)
+
+
+def test_the_chart_of_progress_ends_where_the_job_ended() -> None:
+    told = [happened(0, "state", "queued", 0), happened(1, "state", "running", 0)]
+    assert pace(told, 1) == []
+    told += [happened(1 + at, "progress", "running", at) for at in range(1, 201)]
+    running = pace(told, 1)
+    assert len(running) <= POINTS * 2
+    assert (running[0].seconds, running[-1].seconds) == (1, 200)
+    ended_ = pace([*told, happened(203, "state", "timed_out", 99)], 1)
+    assert ended_[:-1] == running
+    assert (ended_[-1].seconds, ended_[-1].progress.done, ended_[-1].what) == (202, 99, "timed out")
+    assert pace([*told, happened(203, "state", "queued", 99, attempt=2)], 2) == []
+
+
+def test_progress_has_a_unit_and_an_end(browser: Browser, shared: Served) -> None:
+    job = submit(shared)
+    assert attempts.claim(shared.engine, job.id, 1, worker="test", lease=60)
+    for done in (40, 100):  # the second comes too soon to be an event of its own
+        attempts.beat(shared.engine, job.id, 1, lease=60, progress=Progress(phase="attacks", done=done, total=100, rate=3.0))
+    assert attempts.finish(shared.engine, job.id, 1, state="succeeded", files={})
+    page = browser.get(f"/jobs/{job.id}").text
+    assert 'data-y="row-attacks"' in page
+    assert "Row-attacks done (one row, one threat, one attack each), by seconds since the job began; it ended after" in page
+    last = page[page.index("row-attacks done</th>") :].partition("</tbody>")[0].rpartition("<tr>")[2]
+    assert 'data-value="100">100</td>' in last
+    assert "<td>succeeded</td>" in last
 
 
 def test_jobs_by_state(browser: Browser, shared: Served) -> None:
