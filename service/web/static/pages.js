@@ -34,7 +34,7 @@ function draw(figure) {
     width: Math.max(240, plot.clientWidth),
     height: 220,
     scales: { x: { time }, y: share ? { range: [0, 100] } : { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
-    axes: [{ ...axis, ...named(names[0]), ...(values[0].every(Number.isInteger) && !time ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) }, { ...axis, ...named(figure.dataset.y), size: 54, values: (_, ticks) => ticks.map((tick) => share ? `${tick} %` : `${tick}`) }],
+    axes: [{ ...axis, ...named(names[0]), size: time ? 50 : 34, ...(values[0].every(Number.isInteger) && !time ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) }, { ...axis, ...named(figure.dataset.y), size: 54, values: (_, ticks) => ticks.map((tick) => share ? `${tick} %` : `${tick}`) }],
     series: [{ label: names[0], value: (_, value) => time ? when(value) : plain(value) }, ...names.slice(1).map((label, at) => ({
       label, stroke: colour(LINES[at % LINES.length]), dash: DASHES[at % DASHES.length], width: 2, spanGaps: true,
       points: { show: values[0].length < 40, size: 5 }, value: (_, value) => shown(value),

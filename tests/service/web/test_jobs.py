@@ -109,7 +109,7 @@ def test_progress_has_a_unit_and_an_end(browser: Browser, shared: Served) -> Non
     assert attempts.finish(shared.engine, job.id, 1, state="succeeded", files={})
     page = browser.get(f"/jobs/{job.id}").text
     assert 'data-y="row-attacks"' in page
-    assert "Row-attacks done (one row, one threat, one attack each), by seconds since the job began; it ended after" in page
+    assert "Row-attacks done (one row, one threat, one attack each), by seconds since the job began; the last point is its end." in page
     last = page[page.index("row-attacks done</th>") :].partition("</tbody>")[0].rpartition("<tr>")[2]
     assert 'data-value="100">100</td>' in last
     assert "<td>succeeded</td>" in last
