@@ -105,15 +105,15 @@ def distances_svg(spread: Spread, ident: str) -> str:
     """Draw how far broken rows were moved: a bar for each part of eps, parted by the attack that broke them; as `curve_svg` does."""
     with mpl.rc_context(_STYLE):
         page, axes = _page()
-        starts, end = spread.ends[:-1], spread.ends[-1]
-        below = [0] * len(starts)
+        end = spread.ends[-1]
+        below = np.zeros(len(spread.ends) - 1)
         for at, each in enumerate(spread.each):
             colour, alpha = _FILLS[at % len(_FILLS)]
-            width = 0.9 * end / len(starts)
-            axes.bar(starts, each.distances, width, below, align="edge", color=colour, alpha=alpha, label=each.name)
-            below = [lower + count for lower, count in zip(below, each.distances, strict=True)]
+            above = below + each.distances
+            axes.stairs(above, spread.ends, baseline=below, fill=True, color=colour, alpha=alpha, linewidth=0, label=each.name)
+            below = above
         _legend(page)
-        axes.set(xlim=(0, end or None), ylim=(0, 1.05 * max(below)), ylabel="rows broken", axisbelow=True)
+        axes.set(xlim=(0, end or None), ylim=(0, 1.05 * below.max()), ylabel="rows broken", axisbelow=True)
         axes.set_xlabel(f"distance ({spread.threat.norm}), in units of the data")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.locator_params(axis="x", nbins=6)
