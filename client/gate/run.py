@@ -144,7 +144,8 @@ def _evidence(client: Client, wanted: Wanted, sides: Sides, baselines: Baselines
         with cancelled_if_interrupted(client, job.id):
             info = follow(client, job.id)
     write(client, info, wanted.files)
-    return Evidence(*of_job(client, info.id), info.id)
+    found = of_job(client, info.id)
+    return Evidence(found.report, found.rows, info.id)
 
 
 def _stop(wanted: Wanted, baselines: Baselines | None, data: Callable[[], str]) -> early.Stop:

@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ from reports.factory import report
 from reports.verdicts import verdict
 
 from sparring.contract.report import Report
+from sparring.reports.pictures import Album, Broken
+from sparring.reports.png import png
 from sparring.reports.rows import Row, write_csv
 from sparring.service.web.view import STATIC
 from sparring.storage import attempts, jobs
 
 from ..conftest import Served, complete, job_for, submit, upload_both
 from .conftest import Browser
+
+DOT = png(b"\x07", 1, 1, 1)
 
 
 def rows_of(told: Report) -> bytes:
@@ -33,11 +38,21 @@ def rows_of(told: Report) -> bytes:
     return file.getvalue().encode()
 
 
-def ended(served: Served, told: Report, model: str, data: str) -> str:
+def ended(served: Served, told: Report, model: str, data: str, **more: bytes) -> str:
     answer = served.http.post("/v1/jobs", json=job_for(model, data))
     files = {"report.json": told.model_dump_json().encode(), "rows.csv": rows_of(told), "examples.npz": b"npz"}
     files["report.html"] = b"<!doctype html><h1>whole</h1>"
-    return complete(served, answer.json()["id"], files).id
+    return complete(served, answer.json()["id"], files | {name.replace("_", "."): content for name, content in more.items()}).id
+
+
+def kept(threat: int, *rows: int) -> bytes:
+    """A pictures.zip."""
+    file = io.BytesIO()
+    with Album(file, new=True) as album:
+        for row in rows:
+            album.keep_original(row, DOT)
+            album.keep_broken(threat, row, Broken(DOT, DOT))
+    return file.getvalue()
 
 
 def test_a_job_from_submission_to_its_end(browser: Browser, shared: Served) -> None:
@@ -127,7 +142,19 @@ def test_two_reports_side_by_side(browser: Browser, shared: Served) -> None:
     one, two = ended(shared, told, model.id, data.id), ended(shared, other, model.id, data.id)
     page = browser.get(f"/compare?before={one}&after={two}")
     assert page.status_code == 200, page.text
-    assert f"rows {weaker.worst.count}" in page.text
+    assert f"1 row: {weaker.worst.count}" in page.text
+    assert "the evaluation was run before Sparring kept them" in page.text
+    drawn = ended(shared, other, model.id, data.id, pictures_zip=kept(0, weaker.worst.count))
+    page = browser.get(f"/compare?before={one}&after={drawn}")
+    assert page.text.count(f'<img src="data:image/png;base64,{b64encode(DOT).decode()}"') == 3
+    assert "<script>" not in page.text
+    names = zipfile.ZipFile(io.BytesIO(browser.get(f"/jobs/{drawn}/files/pictures.zip").content)).namelist()
+    assert f"original/{weaker.worst.count}.png" in names
+    for broken in (b"hello", kept(0, weaker.worst.count).replace(DOT[:8], b"<script>")):
+        damaged = ended(shared, other, model.id, data.id, pictures_zip=broken)
+        answer = browser.get(f"/compare?before={one}&after={damaged}")
+        assert answer.status_code == 422
+        assert "pictures.zip" in answer.text
     submitted = submit(shared)
     for before, after in ((one, submitted.id), (one, "job_x"), ("<script>", "\0")):
         answer = browser.http.get("/compare", params={"before": before, "after": after})
