@@ -15,11 +15,13 @@ from sparring.contract.report import Report
 from sparring.reports.pictures import Album, Broken
 from sparring.reports.png import png
 from sparring.reports.rows import Row, write_csv
+from sparring.reports.text import rate
+from sparring.service.web.measured import _parsed
 from sparring.service.web.view import STATIC
 from sparring.storage import attempts, jobs
 
 from ..conftest import Served, complete, job_for, submit, upload_both
-from .conftest import Browser
+from .conftest import Browser, Visit
 
 DOT = png(b"\x07", 1, 1, 1)
 
@@ -161,6 +163,21 @@ def test_two_reports_side_by_side(browser: Browser, shared: Served) -> None:
         assert answer.status_code == 422
         assert "cannot be compared" in answer.text
         assert "<script>" not in answer.text.replace("<script src", "")
+
+
+def test_the_list_of_models_reads_the_last_report_of_each_alone(served: Served, visit: Visit) -> None:
+    browser = visit(served).log_in()
+    model, data = upload_both(served)
+    told = report()
+    for drop in (0, 1, 2):
+        worst = told.threats[0].worst.model_copy(update={"count": told.threats[0].worst.count // 4 - 9 * drop})
+        ended(served, told.model_copy(update={"threats": (told.threats[0].model_copy(update={"worst": worst}),)}), model.id, data.id)
+    known = _parsed.cache_info().misses
+    for path in ("/models", f"/models/{model.id}/badge.svg"):
+        assert rate(worst).removesuffix(" %") in browser.get(path).text
+        assert _parsed.cache_info().misses == known + 1
+    assert browser.get(f"/models/{model.id}").status_code == 200
+    assert _parsed.cache_info().misses == known + 3
 
 
 def test_what_a_user_wrote_is_inert(browser: Browser, shared: Served) -> None:
