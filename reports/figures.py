@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
-from PIL import Image
 
 from sparring.contract.retrained import Epoch
 from sparring.reports.moved import Spread
+from sparring.reports.png import png
 from sparring.reports.text import Asking, Curve, threat_text
 
 _COLOURS = {"#010203": "--ink", "#010204": "--muted", "#010205": "--hairline", "#010206": "--accent"}
@@ -190,9 +190,8 @@ def picture_png(picture: NDArray[np.uint8]) -> bytes:
     """
     if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3)):
         raise ValueError(f"a picture is uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not {picture.dtype} of {picture.shape}")
-    file = io.BytesIO()
-    Image.fromarray(picture.squeeze(2) if picture.ndim == 3 and picture.shape[2] == 1 else picture).save(file, "PNG")
-    return file.getvalue()
+    height, width, channels = (*picture.shape, 1)[:3]
+    return png(picture.tobytes(), width, height, channels)
 
 
 def amplified(delta: NDArray[Any], scale: float) -> NDArray[np.uint8]:

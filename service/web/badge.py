@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from sparring.contract.resources import ModelInfo
 from sparring.reports.text import rate
 from sparring.service.context import Context, Ctx
-from sparring.service.web.measured import Measured, history, weakest
+from sparring.service.web.measured import Measured, weakest
 from sparring.service.web.view import render
 from sparring.storage import uploads
 from sparring.storage.errors import Missing
@@ -36,7 +36,7 @@ def svg(measured: Measured | None) -> str:
 
 def of(context: Context, project: str, model: ModelInfo) -> str:
     """The badge of a model."""
-    return svg(weakest(history(context, project, model)))
+    return svg(weakest(context, project, model))
 
 
 def markdown(request: Request, context: Context, model: ModelInfo) -> str:

@@ -29,7 +29,7 @@ PAGE = 25
 def model_list(page: Seen, query: Annotated[PageQuery, Query()]) -> Response:
     """The newest first, each with what was last measured of it."""
     found = uploads.list_models(page.context.engine, page.project, limit=min(query.limit, PAGE), cursor=query.cursor)
-    lines = [(model, weakest(history(page.context, page.project, model))) for model in found.items]
+    lines = [(model, weakest(page.context, page.project, model)) for model in found.items]
     names = Names(page.context, page.project)
     return page.show("models", lines=lines, names=names, next_cursor=found.next_cursor)
 
@@ -75,7 +75,7 @@ def model_page(page: Seen, model_id: str) -> Response:
         versions=versions if len(versions) > 1 else (),
         measured=measured,
         threats=sorted({each.threat for each in measured}),
-        last=weakest(measured),
+        last=weakest(context, project, model),
         maker=uploads.maker(context.engine, project, model.id),
         names=names,
         badge=badge.markdown(page.request, context, model),

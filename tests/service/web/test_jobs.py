@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,19 @@ from sparring.contract.report import Report
 from sparring.contract.resources import EventInfo
 from sparring.contract.states import Progress
 from sparring.contract.threat import Threat
+from sparring.reports.pictures import Album, Broken
+from sparring.reports.png import png
 from sparring.reports.rows import Row, write_csv
+from sparring.reports.text import rate
 from sparring.service.web.jobs import POINTS, pace
+from sparring.service.web.measured import _parsed
 from sparring.service.web.view import STATIC
 from sparring.storage import attempts, jobs
 
 from ..conftest import Served, complete, job_for, submit, upload_both
 from .conftest import Browser, Visit
+
+DOT = png(b"\x07", 1, 1, 1)
 
 
 def rows_of(told: Report) -> bytes:
@@ -40,8 +47,8 @@ def rows_of(told: Report) -> bytes:
     return file.getvalue().encode()
 
 
-def ended(served: Served, told: Report, model: str, data: str) -> str:
-    return done_with(served, told, job_for(model, data), {})
+def ended(served: Served, told: Report, model: str, data: str, **more: bytes) -> str:
+    return done_with(served, told, job_for(model, data), {name.replace("_", "."): content for name, content in more.items()})
 
 
 def done_with(served: Served, told: Report, job: dict[str, object], more: dict[str, bytes]) -> str:
@@ -50,6 +57,16 @@ def done_with(served: Served, told: Report, job: dict[str, object], more: dict[s
     files = {"report.json": told.model_dump_json().encode(), "rows.csv": rows_of(told), "examples.npz": b"npz"}
     files["report.html"] = b"<!doctype html><h1>whole</h1>"
     return complete(served, answer.json()["id"], files | more).id
+
+
+def kept(threat: int, *rows: int) -> bytes:
+    """A pictures.zip."""
+    file = io.BytesIO()
+    with Album(file, new=True) as album:
+        for row in rows:
+            album.keep_original(row, DOT)
+            album.keep_broken(threat, row, Broken(DOT, DOT))
+    return file.getvalue()
 
 
 def test_a_job_from_submission_to_its_end(browser: Browser, shared: Served) -> None:
@@ -253,13 +270,40 @@ def test_two_reports_side_by_side(browser: Browser, shared: Served) -> None:
     one, two = ended(shared, told, model.id, data.id), ended(shared, other, model.id, data.id)
     page = browser.get(f"/compare?before={one}&after={two}")
     assert page.status_code == 200, page.text
-    assert f"rows {weaker.worst.count}" in page.text
+    assert f"1 row: {weaker.worst.count}" in page.text
+    assert "the evaluation was run before Sparring kept them" in page.text
+    drawn = ended(shared, other, model.id, data.id, pictures_zip=kept(0, weaker.worst.count))
+    page = browser.get(f"/compare?before={one}&after={drawn}")
+    assert page.text.count(f'<img src="data:image/png;base64,{b64encode(DOT).decode()}"') == 3
+    assert "<script>" not in page.text
+    names = zipfile.ZipFile(io.BytesIO(browser.get(f"/jobs/{drawn}/files/pictures.zip").content)).namelist()
+    assert f"original/{weaker.worst.count}.png" in names
+    for broken in (b"hello", kept(0, weaker.worst.count).replace(DOT[:8], b"<script>")):
+        damaged = ended(shared, other, model.id, data.id, pictures_zip=broken)
+        answer = browser.get(f"/compare?before={one}&after={damaged}")
+        assert answer.status_code == 422
+        assert "pictures.zip" in answer.text
     submitted = submit(shared)
     for before, after in ((one, submitted.id), (one, "job_x"), ("<script>", "\0")):
         answer = browser.http.get("/compare", params={"before": before, "after": after})
         assert answer.status_code == 422
         assert "cannot be compared" in answer.text
         assert "<script>" not in answer.text.replace("<script src", "")
+
+
+def test_the_list_of_models_reads_the_last_report_of_each_alone(served: Served, visit: Visit) -> None:
+    browser = visit(served).log_in()
+    model, data = upload_both(served)
+    told = report()
+    for drop in (0, 1, 2):
+        worst = told.threats[0].worst.model_copy(update={"count": told.threats[0].worst.count // 4 - 9 * drop})
+        ended(served, told.model_copy(update={"threats": (told.threats[0].model_copy(update={"worst": worst}),)}), model.id, data.id)
+    known = _parsed.cache_info().misses
+    for path in ("/models", f"/models/{model.id}/badge.svg"):
+        assert rate(worst).removesuffix(" %") in browser.get(path).text
+        assert _parsed.cache_info().misses == known + 1
+    assert browser.get(f"/models/{model.id}").status_code == 200
+    assert _parsed.cache_info().misses == known + 3
 
 
 def test_what_a_user_wrote_is_inert(browser: Browser, shared: Served) -> None:
