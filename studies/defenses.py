@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from digits import clusters, few, hold
-from page import Measured, beside, line, measurements, write
+from page import Measured, line, measurements, spread, write
 from toys import drawn, toy
 
 
@@ -28,8 +28,8 @@ class Study(NamedTuple):
 
 
 STUDIES = {
-    "circles": Study(("test error, %",), 5, partial(toy, "circles")),
-    "moons": Study(("test error, %",), 5, partial(toy, "moons")),
+    "circles": Study(("test error, %", "other points for each seed, %"), 5, partial(toy, "circles")),
+    "moons": Study(("test error, %", "other points for each seed, %"), 5, partial(toy, "moons")),
     "digits": Study(("clean, %", "under FGSM, %", "under PGD, %"), 3, hold),
     "labels": Study(("test error, %",), 4, few),
     "clusters": Study(("accuracy, %",), 5, clusters),
@@ -52,7 +52,7 @@ def main() -> None:
         study, rows = STUDIES[name], list[Measured]()
         print(f"{name}: {', '.join(study.columns)}", flush=True)
         for row in study.rows(options.seeds or study.seeds):
-            print(line(beside(row)), flush=True)
+            print(line([row.name, *map(spread, row.figures), *row.reference]), flush=True)
             rows.append(row)
             if options.page:
                 write(options.page, name, measurements(study.columns, rows))

@@ -32,16 +32,18 @@ def spread(figures: Sequence[float]) -> str:
     return f"{mean} ± {statistics.stdev(figures):.1f}" if len(figures) > 1 else mean
 
 
-def measurements(columns: Sequence[str], rows: Iterable[Measured]) -> str:
-    """A table of rows that were measured over seeds, each figure beside its reference."""
-    head = ["", *(name for column in columns for name in (column, "reference"))]
-    return table(head, (beside(row) for row in rows))
+def measurements(columns: Sequence[str], rows: Sequence[Measured]) -> str:
+    """A table of rows that were measured over seeds; columns for which references are known have them beside each figure."""
+    told = [any(row.reference[at : at + 1] != ("",) for row in rows if row.reference) for at in range(len(columns))]
+    head = ["", *(name for column, has in zip(columns, told, strict=True) for name in ((column, "reference") if has else (column,)))]
+    return table(head, (beside(row, told) for row in rows))
 
 
-def beside(row: Measured) -> list[str]:
-    """The cells of a row: each figure, then its reference."""
+def beside(row: Measured, told: Sequence[bool]) -> list[str]:
+    """The cells of a row: each figure, then its reference where the column has them."""
     known = row.reference or ("",) * len(row.figures)
-    return [f"`{row.name}`", *(cell for figures, told in zip(row.figures, known, strict=True) for cell in (spread(figures), told))]
+    cells = zip(row.figures, known, told, strict=True)
+    return [f"`{row.name}`", *(cell for figures, other, has in cells for cell in ((spread(figures), other) if has else (spread(figures),)))]
 
 
 def between(page: Path, name: str) -> str:
