@@ -92,7 +92,7 @@ def toy(name: str, seeds: int) -> Iterator[Measured]:
     for text, reference in known.items():
         same, other = (
             [error(taught(defense(text), draw, seed, points), lifted(x), y) for seed, points in pairs]
-            for pairs in (((seed, POINTS) for seed in range(seeds)), ((seed, seed) for seed in range(2 * seeds)))
+            for pairs in (((seed, POINTS) for seed in range(seeds)), ((seed, seed) for seed in range(seeds)))
         )
         yield Measured(text, (same, other), (reference, ""))
 
@@ -103,7 +103,7 @@ def drawn(path: Path) -> None:
     grid = torch.cartesian_prod(side, side)
     few, labels = (part.numpy() for part in circles(16, POINTS))
     x, y = circles(1000, 10_000)
-    page = Figure(figsize=(8, 4.2), layout="constrained")
+    page = Figure(figsize=(8, 4.4), layout="constrained")
     for axes, text in zip(page.subplots(1, 2), ("plain", "vat:eps=0.3"), strict=True):
         spec = defense(text)
         model = taught(spec, circles, 0)
