@@ -9,6 +9,7 @@ from sparring.attacks.cw import cw
 from sparring.attacks.ddn import ddn
 from sparring.attacks.deepfool import deepfool
 from sparring.attacks.diverse import diverse
+from sparring.attacks.ead import ead
 from sparring.attacks.engine import climb, knowing, latest, strongest
 from sparring.attacks.estimates import nes, spsa
 from sparring.attacks.fab import fab
@@ -50,6 +51,7 @@ from sparring.contract.attacks import (
     CW,
     DDN,
     DIFGSM,
+    EAD,
     FAB,
     FGM,
     FGSM,
@@ -237,6 +239,8 @@ def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, 
             return fmn(spec)(target, problem)
         case CW():
             return cw(spec)(target, problem)
+        case EAD():
+            return ead(spec)(target, problem)
         case FAB():
             return fab(spec)(target, problem)
     assert_never(spec)

@@ -48,6 +48,30 @@ class CW(White):
     """By how much the margin must be passed."""
 
 
+class EAD(White):
+    """Elastic net: minimises l2 and l1 distance plus a weighted margin by steps that undo small changes; the weight is searched per row."""
+
+    title = "EAD"
+    paper = "Chen, Sharma, Zhang, Yi, Hsieh 2017, arXiv 1709.04114"
+    norms = ("l1",)
+    bounded = False
+    converges = False  # its momentum comes near the exact distance, to about a percent
+
+    kind: Literal["ead"] = "ead"
+    steps: Steps = 200
+    """Of each search step."""
+    searches: Restarts = 9
+    """Binary search steps on the weight."""
+    rate: PositiveQuantity = 0.01
+    """First step size; it falls to zero with the square root of the steps that are left."""
+    beta: PositiveQuantity = 0.05
+    """What a step takes off the change of every entry, in units of the data: the larger, the fewer entries change (the paper's is 0.01)."""
+    weight: PositiveQuantity = 0.001
+    """Where the search for the weight begins."""
+    confidence: Quantity = 0.0
+    """By how much the margin must be passed."""
+
+
 class DDN(White):
     """Decoupled direction and norm: walks on a sphere that shrinks while it succeeds and grows while it does not."""
 
