@@ -42,7 +42,8 @@ def open_report(job: o.Job) -> None:
 def export_report(
     job: o.Job,
     output: Annotated[
-        list[Path], typer.Option("-o", "--output", help="A file: .html .json .md .csv .parquet .npz .zip, or a model; repeatable.")
+        list[Path],
+        typer.Option("-o", "--output", help=f"A file: {o.FORMS}, or a model; repeatable."),
     ],
 ) -> None:
     """Write the report, its rows or its examples to files."""
