@@ -13,6 +13,9 @@ from sparring.attacks.problem import Goal
 from sparring.attacks.rows import where
 from sparring.attacks.windows import Windows, plan
 
+_AHEAD = 16
+"""Looks ahead at most. One row in a hundred to ten improves at a look, and those after it are in vain."""
+
 Rank = Callable[[Tensor, Tensor], Tensor]
 """(loss (B,), its gradient (B, …)) -> (B,)."""
 
@@ -21,7 +24,7 @@ class Near(Protocol):
     """Scores with a memory: the quicker the less a row differs from the best of those asked before under its name."""
 
     def __call__(self, name: Tensor, x: Tensor, worth: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits (B, K) of x (B, …); `name` (B,) int64, no two the same. The best is that of largest `worth(logits)` (B,)."""
+        """Logits (B, K) of x (B, …); `name` (B,) int64 says whose they are. The best is that of largest `worth(logits)` (B,)."""
         ...
 
 
@@ -69,10 +72,14 @@ class ScoreAccess(DecisionAccess, Protocol):
 
 @runtime_checkable
 class NearAccess(ScoreAccess, Protocol):
-    """Scores, and a memory that serves those who change little from one question to the next."""
+    """Scores that cost nothing but time: what was asked before may serve again, and what may be asked next may be asked along."""
 
     def near(self, like: Tensor) -> Near:
         """Scores as `logits` gives them, bit for bit, of rows shaped as `like` (B, …); for one attack, which owns the memory."""
+        ...
+
+    def ahead(self, rows: int) -> int:
+        """How many looks of each of so many rows one pass has room for, at least 1."""
         ...
 
 
@@ -171,6 +178,10 @@ class Target:
 
         return look
 
+    def ahead(self, rows: int) -> int:
+        """How many looks of each of so many rows fill a tile, but not so many that most of them will be in vain."""
+        return max(1, min(_AHEAD, self._tile // rows))
+
     def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, K), losses (B,) and gradient (B, …) from the search copy; at most one tile of rows."""
         return self.slope_of_least(lambda logits: loss(logits)[:, None], lambda loss, grad: loss, x)
@@ -258,10 +269,19 @@ class Scores(Decisions):
         """Scores with a memory, where the target has one."""
         return near(self._scores, like)
 
+    def ahead(self, rows: int) -> int:
+        """Looks of each of so many rows, where the target gives room for them."""
+        return ahead(self._scores, rows)
+
 
 def near(target: ScoreAccess, like: Tensor) -> Near:
     """Scores with a memory where the target has one, else without."""
     return target.near(like) if isinstance(target, NearAccess) else lambda name, x, worth: target.logits(x)
+
+
+def ahead(target: DecisionAccess, rows: int) -> int:
+    """How many looks of each of so many rows go into one pass; 1 where the target charges for every one."""
+    return target.ahead(rows) if isinstance(target, NearAccess) else 1
 
 
 def quick(target: DecisionAccess) -> Decide | None:

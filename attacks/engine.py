@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from sparring.attacks.access import DecisionAccess, ScoreAccess
+from sparring.attacks.access import DecisionAccess, ScoreAccess, ahead
 from sparring.attacks.problem import Attack, Outcome, Point, Problem
 from sparring.attacks.rows import join, pick, where
 
@@ -33,6 +33,18 @@ class Probe(Protocol[A_contra]):
         ...
 
 
+class Patience(NamedTuple):
+    """Of a rule whose state only a better look changes: where it moves as long as there is none, so that looks can be taken ahead.
+
+    Its probe takes one query a look.
+    """
+
+    onward: Callable[[Any, Problem, Tensor], Tensor]
+    """(state, problem, t (B,)) -> next x: what `step` returns after a look that was no better."""
+    better: Callable[[Point, Any], Tensor]
+    """(point, state) -> (B,) bool."""
+
+
 class Rule(NamedTuple):
     """How a point moves. A state is a NamedTuple of tensors with rows first, nested if need be."""
 
@@ -42,6 +54,7 @@ class Rule(NamedTuple):
     """(point, state, problem, t (B,)) -> (next x, state). What it returns for rows past their last step is not looked at."""
     over: Callable[[Any], Tensor] | None = None
     """state -> (B,) bool: rows that are done before their last step; the x it returned for them is not visited."""
+    patience: Patience | None = None
 
 
 class Kept(NamedTuple):
@@ -179,10 +192,32 @@ def climb(
         kept = Kept(problem.x, none > 0, x.new_full((len(row),), float("-inf")), none, none > 0)
         return _Slots(row, problem, x, rule.init(problem, x), none, kept)
 
-    def visit(target: A, slots: _Slots) -> tuple[_Slots, bool]:
+    def look(target: A, slots: _Slots) -> Point:
         goes_on = slots.t < steps
-        moving = bool(goes_on.any())
-        point = probe(target, slots.problem.fork(_LOOK).fork(slots.t)._replace(moving=goes_on), slots.x, slope=moving)
+        return probe(target, slots.problem.fork(_LOOK).fork(slots.t)._replace(moving=goes_on), slots.x, slope=bool(goes_on.any()))
+
+    def look_ahead(target: A, slots: _Slots, patience: Patience, looks: int) -> tuple[_Slots, Point]:
+        """Many looks of each row in one pass, up to the first that changes anything: what a look at a time would come to."""
+        rows = torch.arange(len(slots.row), device=slots.row.device)
+        later = torch.arange(looks, device=rows.device).repeat(len(rows))
+        many = pick(slots, rows.repeat_interleave(looks))
+        t = many.t + later
+        many = many._replace(t=t, x=where(later > 0, patience.onward(many.state, many.problem, t - 1), many.x))
+        point = look(target, many)
+        event = keep(many.problem, point, many.kept)[0] | patience.better(point, many.state) | (point.margin > 0) | (t >= steps)
+        event |= ~torch.isfinite(point.margin) | (later == looks - 1)
+        passed = event.view(-1, looks).to(torch.uint8).argmax(1)
+        kept = slots.kept._replace(queries=slots.kept.queries + passed)
+        at = rows * looks + passed
+        return slots._replace(x=many.x[at], t=slots.t + passed, kept=kept), pick(point, at)
+
+    def visit(target: A, slots: _Slots) -> tuple[_Slots, bool]:
+        looks = ahead(target, len(slots.row)) if rule.patience else 1
+        if rule.patience and looks > 1:
+            slots, point = look_ahead(target, slots, rule.patience, looks)
+        else:
+            point = look(target, slots)
+        moving = bool((slots.t < steps).any())
         slots = slots._replace(kept=_remember(keep, slots, point))
         t = slots.t + 1
         if moving:  # those that won move too, so that one the judge refuses goes on where it stood

@@ -42,7 +42,7 @@ class Problem(NamedTuple):
     stop: bool = True
     """Verdict mode: a row is left alone once it is broken. Otherwise every row runs the full course (crafting)."""
     name: Tensor | None = None
-    """(B,) int64: whose try a visit belongs to, no two the same; for probes that remember where they were."""
+    """(B,) int64: whose try a visit belongs to; for probes that remember where they were."""
     other: Tensor | None = None
     """(B, …): for each row another one of the data, by its label one that reaches the goal; where a walk may begin."""
     moving: Tensor | None = None

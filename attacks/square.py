@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparring.attacks import random
 from sparring.attacks.access import Near, ScoreAccess, near
-from sparring.attacks.engine import Probe, Rule, Start, climb
+from sparring.attacks.engine import Patience, Probe, Rule, Start, climb
 from sparring.attacks.losses import LOSSES, Loss
 from sparring.attacks.norms import NORMS, Norm
 from sparring.attacks.pictures import Picture, Window, picture, window
@@ -58,13 +58,19 @@ def search(propose: Propose, queries: int) -> Rule:
     def init(problem: Problem, x: Tensor) -> Best:
         return Best(x, x.new_full((len(x),), float("-inf")))
 
-    def step(point: Point, state: Best, problem: Problem, t: Tensor) -> tuple[Tensor, Best]:
-        better = point.loss > state.loss
-        best = Best(where(better, point.x, state.x), torch.where(better, point.loss, state.loss))
+    def onward(state: Best, problem: Problem, t: Tensor) -> Tensor:
         halvings = torch.bucketize(t * 10_000 // queries, marks.to(t.device))
-        return propose(problem, best.x, random.fork(random.fork(problem.key, _MOVE), t), halvings), best
+        return propose(problem, state.x, random.fork(random.fork(problem.key, _MOVE), t), halvings)
 
-    return Rule(init, step)
+    def better(point: Point, state: Best) -> Tensor:
+        return point.loss > state.loss
+
+    def step(point: Point, state: Best, problem: Problem, t: Tensor) -> tuple[Tensor, Best]:
+        improved = better(point, state)
+        best = Best(where(improved, point.x, state.x), torch.where(improved, point.loss, state.loss))
+        return onward(best, problem, t), best
+
+    return Rule(init, step, patience=Patience(onward, better))
 
 
 def stripes(seen: Picture) -> Start:

@@ -27,7 +27,7 @@ _CALL = 10_000_000
 """Multiplications that take as long as sending another group of rows through the stages."""
 _USUAL = 0.35
 """Side of the windows that most of a random search asks for, as a fraction of the picture's."""
-_WORTH = 3_000_000
+_WORTH = 1_500_000
 """Multiplications saved on a row by such a window, below which the bookkeeping costs more than it saves."""
 
 
@@ -83,9 +83,9 @@ class Windows:
 
     @torch.no_grad()
     def __call__(self, name: Tensor, x: Tensor, worth: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits (B, K) of x (B, …); `name` (B,) int64 tells whose points they are, no two the same.
+        """Logits (B, K) of x (B, …); `name` (B,) int64 tells whose points they are, of which some may be one row's.
 
-        The point of a row that is kept is the one of largest `worth(logits)` (B,): the next one should lie near it.
+        The point of a row that is kept is the first of larger `worth(logits)` (B,) than the last: the next one should lie near it.
         """
         place, known = self._seat(name)
         entry = self._entry(x)
@@ -99,31 +99,34 @@ class Windows:
         image = _formed(out, interleaved=last.interleaved)
         logits = play(self._plan.end, {self._plan.exit: image}, self._plan.result)[: len(x)]
         value = worth(logits)
-        better = (value > self._best[place]) | ~known
-        self._best[place] = torch.where(better, value, self._best[place])
-        if bool(better.any()):
-            self._keep(groups, torch.zeros_like(self._held).index_fill_(0, place[better], True))
+        better = torch.nonzero((value > self._best[place]) | ~known).flatten()
+        if len(better):
+            first = torch.full_like(self._name, len(x)).scatter_reduce_(0, place[better], better, "amin")
+            first = first[first < len(x)]
+            self._best[place[first]] = value[first]
+            self._keep(groups, torch.zeros_like(place, dtype=torch.bool).index_fill_(0, first, True))
         return logits
 
     def _seat(self, name: Tensor) -> tuple[Tensor, Tensor]:
         """The slot of each name, and which had one before; who is not asked for gives up its slot."""
+        name, each = torch.unique(name, return_inverse=True)
         same = (name[:, None] == self._name) & self._held
         known, taken = same.any(1), same.any(0)
         place = same.to(torch.uint8).argmax(1)
         place[~known] = torch.nonzero(~taken).flatten()[: int((~known).sum())]
         self._name[place] = name
         self._held = torch.zeros_like(self._held).index_fill_(0, place, True)
-        return place, known
+        return place[each], known[each]
 
     def _entry(self, x: Tensor) -> Tensor:
         """What the first convolution is given, as far as it is looked at."""
         height, width = self._plan.stages[0].size
         return play(self._plan.start, {0: x}, self._plan.entry)[:, :, :height, :width]
 
-    def _keep(self, groups: list[tuple[Tensor, list[Patch]]], slots: Tensor) -> None:
-        """What was computed becomes what is kept, in these slots (tile,) bool."""
-        for _, patches in groups:
-            chosen = torch.nonzero(slots[patches[0].slot]).flatten()
+    def _keep(self, groups: list[tuple[Tensor, list[Patch]]], better: Tensor) -> None:
+        """What was computed of these rows (B,) bool becomes what is kept, no two in one slot."""
+        for rows, patches in groups:
+            chosen = torch.nonzero(better[rows]).flatten()
             parts = [pick(patch, chosen) for patch in patches] if len(chosen) else []
             for kept, stage, part in zip(self._kept, self._plan.stages, parts, strict=False):
                 _write(kept, stage, part)

@@ -1,7 +1,8 @@
 """How much time does the service itself add to an attack? `make bench`, or on a running stack with SPARRING_URL and SPARRING_KEY.
 
 Jobs are submitted over HTTP one after the other, each followed by its events until its report is fetched. Each is small enough
-to be one shard, so one process attacks; what is left of the wall clock without the seconds in attacks is the service's.
+to be one shard, so one process attacks; what is left of the wall clock without the seconds in attacks is the service's. It is measured
+twice: with a pause before each job, in which the worker's next runner gets ready, and without one.
 """
 
 import argparse
@@ -80,19 +81,29 @@ def summary(seconds: list[float]) -> str:
     return f"{middle:7.0f} [{low:.0f}, {high:.0f}] ms"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the service's own overhead.")
-    parser.add_argument("--jobs", type=int, default=10, help="jobs that count; one more goes before them")
-    jobs = parser.parse_args().jobs
-    with tempfile.TemporaryDirectory() as name, stack(Path(name) / "data") as client:
-        job = upload(client, Path(name))
-        timed(client, job)
-        timings = [timed(client, job.model_copy(update={"seed": seed})) for seed in range(1, jobs + 1)]
-    print(f"{jobs} jobs of {ROWS} rows, one after the other: median [min, max]")
+def told(timings: list[Timing], how: str) -> None:
+    """Print where the time went."""
+    print(f"{len(timings)} jobs of {ROWS} rows, {how}: median [min, max]")
     print("submitted to report ", summary([timing.total for timing in timings]))
     print("  in attacks        ", summary([timing.attacks for timing in timings]))
     print("  the service's own ", summary([timing.overhead for timing in timings]))
-    print("    waiting         ", summary([timing.waiting for timing in timings]))
+    print("    waiting         ", summary([timing.waiting for timing in timings]), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the service's own overhead.")
+    parser.add_argument("--jobs", type=int, default=10, help="jobs that count; one more goes before them")
+    parser.add_argument("--pause", type=float, default=5.0, help="seconds in which the next runner gets ready")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, stack(Path(name) / "data") as client:
+        job = upload(client, Path(name))
+        timed(client, job)
+        for pause, how in ((given.pause, f"each {given.pause:g} s after the one before"), (0, "one right after the other")):
+            timings = []
+            for seed in range(1, given.jobs + 1):
+                time.sleep(pause)
+                timings.append(timed(client, job.model_copy(update={"seed": seed + (1000 if pause else 0)})))
+            told(timings, how)
 
 
 if __name__ == "__main__":

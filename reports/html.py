@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,8 +50,9 @@ def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{b64encode(png).decode()}"
 
 
+@cache
 def environment() -> Environment:
-    """Templates of pages, with the words that all of them use."""
+    """Templates of pages, with the words that all of them use; compiled once."""
     page = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,

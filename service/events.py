@@ -19,7 +19,7 @@ from sparring.storage.errors import Missing
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 BATCH = 500
-SHORTEST, LONGEST = 0.1, 0.3
+SHORTEST, LONGEST = 0.05, 0.2
 """Seconds between two looks into the records: after news, and when there has been none for a while."""
 
 

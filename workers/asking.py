@@ -88,6 +88,10 @@ class Remote(Target):
         """Scores in full."""
         return lambda name, x, worth: self.logits(x)
 
+    def ahead(self, rows: int) -> int:
+        """Every look is a question to somebody else: none is asked that may not be needed."""
+        return 1
+
 
 def load_endpoint(spec: ModelSpec, enquire: Enquire | None) -> Loaded:
     """An endpoint, as judge and as what attacks search on. It is not asked anything yet."""

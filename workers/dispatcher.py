@@ -21,7 +21,7 @@ from sparring.storage import attempts, database, gc, logs, outbox, queue
 from sparring.storage.artifacts import Folder
 from sparring.storage.settings import Settings
 
-TICK = 0.2
+TICK = 0.1
 """Seconds between two looks at the outbox and the intake."""
 RESEND = 10.0
 """Seconds after which a queued job that the queue has forgotten is sent again."""

@@ -2,7 +2,8 @@
 
 What it asks of an endpoint it asks the horse, over the pipe.
 
-It imports torch ahead, waits for one order, forks its row processes, directs them shard by shard, and writes the report.
+It imports torch and readies the report ahead, waits for one order, forks its row processes, directs them shard by shard, and
+writes the report.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import itertools
 import json
 import math
 import os
+import select
 import signal
 import socket
 import sys
@@ -45,6 +47,7 @@ from sparring.workers.spare import ARITHMETIC
 from sparring.workers.surrogates import curriculum, recall
 from sparring.workers.trust import unit
 from sparring.workers.trust.seen import Seen
+from sparring.workers.warm import warm
 from sparring.workers.wire import MAX_BODY, Lines, send
 
 _TILE = {"cpu": 64, "cuda": 256}
@@ -313,6 +316,8 @@ def main() -> None:
     given = parser.parse_args()
     wire = socket.socket(fileno=given.wire)
     lines = Lines(wire)
+    if not select.select([wire], [], [], 0)[0]:  # a cold start is not kept waiting
+        warm()
     first: list[bytes] = []
     while not first:
         first = list(lines.read(None))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from workers.orders import digits, order
 
+from sparring.attacks.access import ahead
 from sparring.contract.endpoints import ENDPOINT
 from sparring.contract.runner import Ask, Order
 from sparring.contract.specs import ModelSpec
@@ -114,6 +115,7 @@ def test_preflight_asks_each_row_once_and_a_few_again(given: Order) -> None:
     before = len(oracle.asks)
     bench.target.near(like)
     assert len(oracle.asks) == before, "nothing is asked to find a quicker way to ask"
+    assert ahead(bench.target, 1) == 1, "no question is asked that may not be needed"
 
 
 def test_an_endpoint_that_varies_or_mixes_rows_is_told_of(given: Order) -> None:
