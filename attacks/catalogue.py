@@ -6,9 +6,11 @@ from typing import assert_never
 from sparring.attacks.access import Decisions, GradientAccess, Scores
 from sparring.attacks.apgd import auto
 from sparring.attacks.cw import cw
+from sparring.attacks.cw_linf import cw_linf
 from sparring.attacks.ddn import ddn
 from sparring.attacks.deepfool import deepfool
 from sparring.attacks.diverse import diverse
+from sparring.attacks.ead import ead
 from sparring.attacks.engine import climb, knowing, latest, strongest
 from sparring.attacks.estimates import nes, spsa
 from sparring.attacks.fab import fab
@@ -50,6 +52,7 @@ from sparring.contract.attacks import (
     CW,
     DDN,
     DIFGSM,
+    EAD,
     FAB,
     FGM,
     FGSM,
@@ -65,6 +68,7 @@ from sparring.contract.attacks import (
     VAT,
     AttackSpec,
     Boundary,
+    CWLinf,
     DeepFool,
     GradientAscent,
     HopSkipJump,
@@ -237,6 +241,10 @@ def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, 
             return fmn(spec)(target, problem)
         case CW():
             return cw(spec)(target, problem)
+        case CWLinf():
+            return cw_linf(spec)(target, problem)
+        case EAD():
+            return ead(spec)(target, problem)
         case FAB():
             return fab(spec)(target, problem)
     assert_never(spec)

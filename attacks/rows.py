@@ -44,3 +44,15 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
 def where(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """(B, …): `first` in the rows that are true in `rows` (B,) bool, else `second`."""
     return torch.where(per_row(rows, second), first, second)
+
+
+def choose(rows: Tensor, first: T, second: T) -> T:
+    """The tree that holds `first` in the rows that are true in `rows` (B,) bool, else `second`."""
+    chosen: T = _choose(rows, first, second)
+    return chosen
+
+
+def _choose(rows: Tensor, first: Any, second: Any) -> Any:
+    if isinstance(first, Tensor):
+        return where(rows, first, second)
+    return type(first)(*(_choose(rows, one, other) for one, other in zip(first, second, strict=True)))

@@ -165,7 +165,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     ]
     levelled = trust(run, results, findings, masked)
     threats = tuple(
-        threat_result(order.job, facts, threat, ended, results.labels, right, believed, surrogates)
+        threat_result(order.job, facts, threat, ended, results.labels, results.clean, believed, surrogates)
         for threat, ended, believed in zip(order.job.threats, results.ended, levelled, strict=True)
     )
     suffered = corruptions.results(order.job, facts, results.corrupted)

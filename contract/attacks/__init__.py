@@ -22,13 +22,13 @@ from sparring.contract.attacks.gradient import (
     GradientAscent,
 )
 from sparring.contract.attacks.gray import Substitute, Transfer
-from sparring.contract.attacks.minimal import CW, DDN, FAB, FMN, DeepFool
+from sparring.contract.attacks.minimal import CW, DDN, EAD, FAB, FMN, CWLinf, DeepFool
 from sparring.contract.attacks.replay import Replay
 from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, Square
 from sparring.contract.base import numbered, require_kind
 
 Climbing = FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | NIFGSM | SIFGSM | TIFGSM | PGD | APGD | VAT
-Minimal = DeepFool | DDN | FMN | CW | FAB
+Minimal = DeepFool | DDN | FMN | CW | CWLinf | EAD | FAB
 White = Climbing | Minimal
 Gray = Transfer
 Black = Square | NES | SPSA | SimBA | Boundary | HopSkipJump | RayS | Substitute
@@ -75,10 +75,39 @@ PURPOSES: dict[SuiteName, str] = {
 }
 """What each suite is for, in a sentence or two."""
 
-__all__ = ["ACCESSES", "APGD", "ATTACKS", "BIM", "CASCADES", "CW", "DDN", "DIFGSM", "FAB", "FGM", "FGSM", "FMN", "MIFGSM", "NES", "PGD"]
-__all__ += ["NIFGSM", "PURPOSES", "SIFGSM", "TIFGSM"]
-__all__ += ["RFGSM", "SPSA", "SUITES", "VAT", "Access", "AnyAttack", "AttackBase", "AttackSpec", "Boundary", "DeepFool", "GradientAscent"]
-__all__ += [
+__all__ = [
+    "ACCESSES",
+    "APGD",
+    "ATTACKS",
+    "BIM",
+    "CASCADES",
+    "CW",
+    "DDN",
+    "DIFGSM",
+    "EAD",
+    "FAB",
+    "FGM",
+    "FGSM",
+    "FMN",
+    "MIFGSM",
+    "NES",
+    "NIFGSM",
+    "PGD",
+    "PURPOSES",
+    "RFGSM",
+    "SIFGSM",
+    "SPSA",
+    "SUITES",
+    "TIFGSM",
+    "VAT",
+    "Access",
+    "AnyAttack",
+    "AttackBase",
+    "AttackSpec",
+    "Boundary",
+    "CWLinf",
+    "DeepFool",
+    "GradientAscent",
     "HopSkipJump",
     "Knowledge",
     "Loss",

@@ -48,6 +48,56 @@ class CW(White):
     """By how much the margin must be passed."""
 
 
+class CWLinf(White):
+    """Carlini-Wagner for linf: minimises changes beyond a limit plus a weighted margin; the limit shrinks for as long as that succeeds."""
+
+    title = "C&W linf"
+    paper = "Carlini, Wagner 2016, arXiv 1608.04644"
+    norms = ("linf",)
+    bounded = False
+    converges = False  # Adam comes near the exact distance, to about a percent
+
+    kind: Literal["cwlinf"] = "cwlinf"
+    steps: Steps = 50
+    """Of a round at most; the first success that comes nearer ends it."""
+    rounds: Restarts = 50
+    """Rounds at most: after a success with a smaller limit, else with a heavier weight."""
+    shrink: Fraction = 0.9
+    """The next limit, as a fraction of the distance reached."""
+    rate: Fraction = 0.02
+    """Step size of Adam, as a fraction of the distance reached."""
+    weight: PositiveQuantity = 0.01
+    """The first weight; it doubles where a round does not succeed."""
+    heaviest: PositiveQuantity = 20.0
+    """The weight at which it is not doubled again."""
+    confidence: Quantity = 0.0
+    """By how much the margin must be passed."""
+
+
+class EAD(White):
+    """Elastic net: minimises l2 and l1 distance plus a weighted margin by steps that undo small changes; the weight is searched per row."""
+
+    title = "EAD"
+    paper = "Chen, Sharma, Zhang, Yi, Hsieh 2017, arXiv 1709.04114"
+    norms = ("l1",)
+    bounded = False
+    converges = False  # its momentum comes near the exact distance, to about a percent
+
+    kind: Literal["ead"] = "ead"
+    steps: Steps = 200
+    """Of each search step."""
+    searches: Restarts = 9
+    """Binary search steps on the weight."""
+    rate: PositiveQuantity = 0.01
+    """First step size; it falls to zero with the square root of the steps that are left."""
+    beta: PositiveQuantity = 0.05
+    """What a step takes off the change of every entry, in units of the data: the larger, the fewer entries change (the paper's is 0.01)."""
+    weight: PositiveQuantity = 0.001
+    """Where the search for the weight begins."""
+    confidence: Quantity = 0.0
+    """By how much the margin must be passed."""
+
+
 class DDN(White):
     """Decoupled direction and norm: walks on a sphere that shrinks while it succeeds and grows while it does not."""
 

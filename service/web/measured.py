@@ -11,7 +11,7 @@ from sparring.contract.report import Report, Score
 from sparring.contract.resources import JobInfo, ModelInfo
 from sparring.contract.retrained import REPORT, RetrainReport
 from sparring.contract.verdict import suite_version
-from sparring.reports.text import threat_text
+from sparring.reports.text import smoothed, threat_text
 from sparring.service.context import Context
 from sparring.storage import jobs, uploads
 from sparring.storage.errors import Missing
@@ -84,7 +84,10 @@ def _lines(job: JobInfo, report: Report) -> Iterator[Measured]:
 
 
 def history(context: Context, project: str, model: ModelInfo) -> tuple[Measured, ...]:
-    """Every measurement of a model, oldest first: its evaluations, and as what a retraining found it or left it."""
+    """Every measurement of a model, oldest first: its evaluations, and as what a retraining found it or left it.
+
+    What was measured of the smoothed model says nothing of the model itself.
+    """
     found = [each for job in _measuring(context, project, model) for each in _measured(context, job, model)]
     return tuple(sorted(found, key=lambda each: (each.when, each.threat)))
 
@@ -110,7 +113,7 @@ def _measured(context: Context, job: JobInfo, model: ModelInfo) -> Iterator[Meas
     """What a job measured of the model."""
     report = report_of(context, job)
     if isinstance(report, Report):
-        yield from _lines(job, report)
+        yield from () if smoothed(report) else _lines(job, report)
     elif report and model.id not in job.models:
         yield from _lines(job, report.before)
     elif report and model.lineage:

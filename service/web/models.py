@@ -78,6 +78,7 @@ def model_page(page: Seen, model_id: str) -> Response:
         last=weakest(context, project, model),
         maker=uploads.maker(context.engine, project, model.id),
         names=names,
+        badge=badge.markdown(page.request, context, model),
         jobs=[names.job(job) for job in done],
     )
 
@@ -92,7 +93,7 @@ def model_content(page: Seen, model_id: str, request: Request) -> Response:
 def model_badge(page: Seen, model_id: str) -> Response:
     """What was last measured, as a picture for a README."""
     model = uploads.get_model(page.context.engine, page.project, model_id)
-    return Response(badge.svg(weakest(page.context, page.project, model)), media_type="image/svg+xml")
+    return Response(badge.of(page.context, page.project, model), media_type="image/svg+xml")
 
 
 @router.post("/{model_id}/delete")

@@ -15,6 +15,7 @@ from sparring.contract.attacks import (
     CW,
     DDN,
     DIFGSM,
+    EAD,
     FAB,
     FGM,
     FGSM,
@@ -27,6 +28,7 @@ from sparring.contract.attacks import (
     TIFGSM,
     VAT,
     AttackSpec,
+    CWLinf,
     DeepFool,
     GradientAscent,
     Noise,
@@ -40,6 +42,7 @@ BRIEF: list[tuple[AttackSpec, str]] = [
     *[(NIFGSM(steps=3), "l2"), (SIFGSM(steps=3), "linf"), (TIFGSM(steps=3), "l2")],
     *[(PGD(steps=4), "l1"), (APGD(steps=6, loss="scaled"), "linf"), (APGD(steps=6, loss="dlr", targets=3), "l2"), (APGD(steps=9), "l1")],
     *[(VAT(), "l2"), (DeepFool(steps=4), "linf"), (DDN(steps=6), "l2"), (FMN(steps=6), "l0"), (CW(steps=5, searches=2), "l2")],
+    *[(CWLinf(steps=3, rounds=3), "linf"), (EAD(steps=5, searches=2), "l1")],
     *[(FAB(steps=4), "l1"), (FAB(steps=4, targets=3), "linf"), (Square(queries=8), "linf"), (Square(queries=8), "l2")],
 ]
 brief = pytest.mark.parametrize(("spec", "norm"), BRIEF, ids=[f"{spec.kind}-{norm}" for spec, norm in BRIEF])

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from sparring.attacks import catalogue
 from sparring.attacks.problem import Outcome, Problem
-from sparring.contract.attacks import CW, DDN, FAB, FMN, AttackSpec, DeepFool
+from sparring.contract.attacks import CW, DDN, EAD, FAB, FMN, AttackSpec, CWLinf, DeepFool
 
 INF = float("inf")
 BRIEF_CW = CW(steps=100, searches=4, weight=1.0, rate=0.03)
 LONG_CW = CW(steps=150, searches=4, weight=1.0, rate=0.1)
 """Entries that begin at a limit have a long way in tanh space."""
+BRIEF_LINF = CWLinf(steps=20, rounds=20, weight=0.1)
+BRIEF_EAD = EAD(steps=100, searches=4, weight=1.0)
 CLOSE: list[tuple[AttackSpec, float]] = [
     (DeepFool(), 0.0201),
     (FAB(steps=20), 1e-3),
@@ -22,6 +24,8 @@ CLOSE: list[tuple[AttackSpec, float]] = [
     (FMN(steps=60), 1e-3),
     (DDN(steps=60), 3e-3),
     (BRIEF_CW, 0.04),
+    (BRIEF_LINF, 0.01),
+    (BRIEF_EAD, 0.05),
 ]
 """How far above the exact distance they may end on an affine model, of it."""
 EACH = [(spec, norm, slack) for spec, slack in CLOSE for norm in spec.norms if norm != "l0"]
@@ -122,7 +126,11 @@ def test_at_the_corners_of_the_box(spec: AttackSpec, norm: str) -> None:
     excess = lengths(asked, outcome) / exact - 1
     assert outcome.success.all()
     assert excess.min() > -1e-5
-    assert excess.max() < (0.5 if norm == "l0" else {"deepfool": 0.6, "fab": 5e-3, "ddn": 0.03, "fmn": 0.03, "cw": 0.08}[spec.kind])
+    assert excess.max() < (
+        0.5
+        if norm == "l0"
+        else {"deepfool": 0.6, "fab": 5e-3, "ddn": 0.03, "fmn": 0.03, "cw": 0.08, "cwlinf": 0.02, "ead": 0.08}[spec.kind]
+    )
     assert excess.median() < (0.3 if spec.kind == "deepfool" else 0.02)
 
 
@@ -185,11 +193,31 @@ def test_a_judge_who_draws_the_boundary_a_little_further_out_costs_no_row(spec: 
     assert outcome.success[bare].all()
 
 
-def test_cw_passes_the_boundary_by_its_confidence() -> None:
+@pytest.mark.parametrize("spec", [BRIEF_CW, BRIEF_LINF, BRIEF_EAD], ids=lambda spec: spec.kind)
+def test_the_boundary_is_passed_by_the_confidence_asked_for(spec: AttackSpec) -> None:
     case = affine(16)
-    asked = problem(case.x, case.labels, "l2", INF, stop=False)
-    outcome = run(BRIEF_CW.model_copy(update={"confidence": 0.5}), case.model, asked)
-    assert (asked.goal.margin(case.model(outcome.x).detach()) > 0.5).all()
+    asked = problem(case.x, case.labels, spec.norms[0], INF, stop=False)
+    outcome = run(spec.model_copy(update={"confidence": 0.5}), case.model, asked)
+    assert (asked.goal.margin(case.model(outcome.x).detach()) > 0.5 * (1 - 1e-6)).all()
+
+
+@pytest.mark.parametrize("weight", [1e-5, 1e-3, 1.0])
+def test_in_linf_a_weight_that_is_too_light_grows_until_the_limit_gives_way(weight: float) -> None:
+    model, x, labels, exact = boxed("linf")
+    asked = problem(x, labels, "linf", INF, (0.0, 1.0), stop=False)
+    outcome = run(CWLinf(steps=10, rounds=40, weight=weight), model, asked)
+    assert (lengths(asked, outcome) <= exact * 1.05).all()
+    stuck = run(CWLinf(steps=10, rounds=40, weight=1e-5, heaviest=1e-5), model, asked)
+    assert lengths(asked, stuck).mean() > 1.1 * lengths(asked, outcome).mean()
+
+
+def test_the_larger_beta_the_fewer_entries_change_and_the_shorter_is_the_way_in_l1() -> None:
+    model, x, labels, _ = boxed("l1")
+    asked = problem(x, labels, "l1", INF, (0.0, 1.0), stop=False)
+    ends = [run(BRIEF_EAD.model_copy(update={"beta": beta}), model, asked) for beta in (1e-3, 1e-2, 1e-1)]
+    changed = [(end.x != x).flatten(1).sum(1).double().mean() for end in ends]
+    assert changed[0] > changed[1] > changed[2]
+    assert lengths(asked, ends[0]).mean() > lengths(asked, ends[1]).mean() > lengths(asked, ends[2]).mean()
 
 
 @pytest.mark.parametrize("make", [lambda n: FAB(steps=8, restarts=n), lambda n: FMN(steps=15, restarts=n)], ids=["fab", "fmn"])

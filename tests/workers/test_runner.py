@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +76,17 @@ def test_report_counts_what_the_rows_say(done) -> None:
         assert all((row["prediction"] != row["label"]) == (row["broken"] == "1") for row in own)
         assert sum(score.robust.count for score in result.classes) == result.worst.count
         assert {each.name for each in result.each} == {"noise", "pgd"}
+        assert [sum(each.distances) for each in result.each] == [each.first for each in result.each]
+        wrong = Counter((int(row["label"]), int(row["prediction"])) for row in own if row["broken"] == "1")
+        assert {(move.label, move.prediction): move.worst for move in result.moves} == wrong
+        assert sum(move.clean for move in result.moves) == told.clean.total - told.clean.count
     eps = [point.eps for point in told.curve if point.norm == "linf"]
     assert eps == sorted(eps)
     assert eps[0] == 0
     assert told.provenance.rows_independent
+    page = (Path(done.out) / "report.html").read_text()
+    assert 'id="confusion"' in page
+    assert 'id="distances"' in page
 
 
 def test_every_query_stands_in_the_rows_and_in_the_cost(done) -> None:
