@@ -30,7 +30,7 @@ check: .venv/.tools links ## Lint, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@MYPYPATH=.lint:examples:benchmarks:studies $(BIN)/mypy --strict -p sparring -m queue_submit -m endpoint_server -m overhead -m busy -m early -m training -m peers \
-		-m oracles -m defenses -m believed -p tools
+		-m oracles -m defenses -m digits -m toys -m page -m believed -p tools
 	@PYTHONPATH=.lint $(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/hadolint Dockerfile
@@ -48,14 +48,14 @@ bench: .venv/.tools .venv-peers/.installed ## Measure speed side by side with th
 peers: .venv/.tools .venv-peers/.installed ## Compare the accuracy our attacks leave with the peers'
 	@$(BIN)/python benchmarks/oracles.py $(ARGS)
 
-studies: .venv/.tools ## Tabulate what the defenses do on toys and digits (ARGS='--only labels --seeds 5'; hours in full)
-	@$(BIN)/python -P studies/defenses.py $(ARGS)
+studies: .venv/.tools ## Measure what the defenses do on toys and digits, and write docs/studies.md's tables (ARGS='--only labels --seeds 5')
+	@$(BIN)/python studies/defenses.py docs/studies.md $(ARGS)
 
 training: .venv/.tools ## Measure what an epoch of each defense costs, beside a plain loop (ARGS='--rows 2000 --rounds 3')
 	@$(BIN)/python -P benchmarks/training.py $(ARGS)
 
 trust: .venv/.tools ## Evaluate models that mask their gradients and honest ones, and write docs/trust.md's tables (ARGS='--rows 100')
-	@$(BIN)/python -P studies/believed.py docs/trust.md $(ARGS)
+	@$(BIN)/python studies/believed.py docs/trust.md $(ARGS)
 
 overhead: .venv/.tools ## Measure the overhead of the service itself
 	@$(BIN)/python -P benchmarks/overhead.py

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sparring.contract.resources import JobInfo
 from sparring.errors import UsageProblem
-from sparring.reports.bundle import ARTIFACTS, BUNDLE, pack
+from sparring.reports.bundle import ARTIFACTS, BUNDLE, EXTRA, pack
 from sparring.sdk import Client
 
 __all__ = ["BUNDLE", "bundle"]
@@ -21,9 +21,11 @@ def bundle(client: Client, job: JobInfo, dest: Path) -> None:
         ApiError: the model or the data have been deleted meanwhile.
     """
     report = client.jobs.report(job.id)
+    left = {each.name for each in job.artifacts}
+    names = [*ARTIFACTS, *(name for name in EXTRA if name in left)]
     with tempfile.TemporaryDirectory(prefix="sparring-bundle-") as name:
         folder = Path(name)
-        files = [client.jobs.artifact(job.id, each, folder / each) for each in ARTIFACTS]
+        files = [client.jobs.artifact(job.id, each, folder / each) for each in names]
         if report.model.format != "endpoint":
             files.append(client.models.download(job.job.model, folder / f"model.{report.model.format}"))
         files.append(client.datasets.download(job.job.data, folder / f"data.{report.data.format}"))

@@ -17,6 +17,7 @@ from sparring.contract.report import Report
 from sparring.errors import SparringError, UsageProblem
 from sparring.paths import absent, check_readable, kind_of
 from sparring.reports.compare import Told
+from sparring.reports.pictures import PICTURES, Album
 from sparring.reports.rows import outcomes, read_csv
 from sparring.sdk import Client
 
@@ -25,8 +26,8 @@ LARGEST = 1 << 30
 
 
 @contextmanager
-def told(*names: str) -> Iterator[tuple[Told, ...]]:
-    """Each report that is named; a service is asked only where one is the id of a job.
+def told(*names: str, pictures: bool = False) -> Iterator[tuple[Told, ...]]:
+    """Each report that is named, with what was kept to be looked at if asked; a service is asked only where one is the id of a job.
 
     Raises:
         UsageProblem: a name is neither, or a file is no report.zip.
@@ -36,31 +37,35 @@ def told(*names: str) -> Iterator[tuple[Told, ...]]:
             raise UsageProblem(f"{name} {absent(kind_of(Path(name)))}", "Give a report.zip or the id of a job (job_…)")
     with ExitStack() as held:
         client = held.enter_context(local.service()) if any(map(_is_job, names)) else None
-        yield tuple(of_job(client, name) if client and _is_job(name) else of_zip(Path(name)) for name in names)
+        kept = held if pictures else None
+        yield tuple(of_job(client, name, kept) if client and _is_job(name) else of_zip(Path(name), kept) for name in names)
 
 
 def _is_job(name: str) -> bool:
     return bool(re.fullmatch(r"job_[0-9a-z]{20}", name))
 
 
-def of_job(client: Client, job: str) -> Told:
-    """The report of a job. SparringError where it contradicts its rows."""
+def of_job(client: Client, job: str, held: ExitStack | None = None) -> Told:
+    """The report of a job; with pictures for as long as `held` is open. SparringError where it contradicts its rows."""
     report = client.jobs.report(job)
+    kept = held is not None and PICTURES in {each.name for each in client.jobs.get(job).artifacts}
     with tempfile.TemporaryDirectory(prefix="sparring-rows-") as folder:
         rows = client.jobs.artifact(job, "rows.csv", Path(folder) / "rows.csv").read_text(encoding="utf-8")
+        album = client.jobs.artifact(job, PICTURES, Path(folder) / PICTURES).read_bytes() if kept else None
     try:
-        return _told(report, rows)
+        return _told(report, rows, album, held)
     except (ValueError, csv.Error) as error:
-        raise SparringError(f"rows.csv of {job} contradicts its report: {error}", "Run the evaluation again") from error
+        raise SparringError(f"What {job} left contradicts its report: {error}", "Run the evaluation again") from error
 
 
-def of_zip(path: Path) -> Told:
-    """The report in a report.zip. UsageProblem where it is none."""
+def of_zip(path: Path, held: ExitStack | None = None) -> Told:
+    """The report in a report.zip; with pictures for as long as `held` is open. UsageProblem where it is none."""
     check_readable(path)
     try:
         with zipfile.ZipFile(path) as archive:
             report, rows = (_member(archive, name) for name in ("report.json", "rows.csv"))
-        return _told(Report.model_validate_json(report), rows.decode())
+            album = _member(archive, PICTURES) if held is not None and PICTURES in archive.namelist() else None
+        return _told(Report.model_validate_json(report), rows.decode(), album, held)
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValidationError, ValueError, EOFError, csv.Error, RuntimeError) as error:
         hint = "Write it with `sparring report export JOB -o report.zip`"
         raise UsageProblem(f"{path} is no report.zip: {str(error).splitlines()[0]}", hint) from error
@@ -72,5 +77,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
-def _told(report: Report, rows: str) -> Told:
-    return Told(report, outcomes(read_csv(io.StringIO(rows, newline="")), report))
+def _told(report: Report, rows: str, album: bytes | None, held: ExitStack | None) -> Told:
+    lines = read_csv(io.StringIO(rows, newline=""))
+    opened = held.enter_context(Album(io.BytesIO(album))) if held is not None and album is not None else None
+    return Told(report, outcomes(lines, report), lines, opened)

@@ -31,6 +31,9 @@ from sparring.contract.refs import JobRef, Need, Ref
 from sparring.contract.retrain import Retrain
 from sparring.contract.threat import Norm, Threat
 
+LARGEST = 1 << 20
+"""Bytes of a job as JSON that a service takes."""
+
 
 def _fits(attack: AttackSpec, threat: Threat, where: str) -> None:
     if threat.norm not in attack.norms:

@@ -165,6 +165,11 @@ class AttackResult(Frozen):
     """90 % of them took so many at most."""
     by_queries: tuple[QueryPoint, ...] = ()
     """How many of them it had broken within so many queries, at up to 24 numbers that occur."""
+    distances: tuple[Count, ...] = ()
+    """The rows of `first` by ||x' - x|| in the threat's norm: so many in each of as many equal parts of [0, eps], from below.
+
+    A part holds its upper end. None in reports of versions that did not tell.
+    """
 
 
 class ClassScore(Frozen):
@@ -174,6 +179,18 @@ class ClassScore(Frozen):
     clean: Score
     robust: Score
     """Against the worst case of the threat this stands under."""
+
+
+class Move(Frozen):
+    """Rows of one class that the model takes for one other class."""
+
+    label: Count
+    prediction: Annotated[int, Field(ge=-1)]
+    """-1, which is no class, where the model answers NaN or infinity."""
+    clean: Count
+    """Rows that it takes so as they are."""
+    worst: Count
+    """Rows that it takes so in the worst case of the threat this stands under."""
 
 
 class LevelResult(Frozen):
@@ -200,6 +217,11 @@ class ThreatResult(Frozen):
     certified: Count | None = None
     """Rows that are certified to be right all over the ball, and were attacked all the same; absent where the job did not ask for it."""
     classes: tuple[ClassScore, ...]
+    moves: tuple[Move, ...] = ()
+    """Pairs of classes that were confused, at most 400: those that the attacks added most rows to come first.
+
+    None in reports of versions that did not tell.
+    """
     median_distance: float | None = None
     """Median of ||x' - x|| over rows broken by an attack, in the threat's norm; absent if there is none."""
     trust: Trust = Trust()

@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from sparring.contract.defenses import (
+    ALP,
     IMSAT,
     LDS,
     MART,
@@ -15,8 +16,10 @@ from sparring.contract.defenses import (
     FGSMTraining,
     FreeLB,
     FreeTraining,
+    FriendlyTraining,
     GradientPenalty,
     LabelSmoothing,
+    Mixup,
     Noise,
     PGDTraining,
     Plain,
@@ -27,7 +30,7 @@ from sparring.defenses import noise, objectives, penalties, smoothness, updates
 from sparring.defenses.data import Data, Facts
 from sparring.defenses.imsat import neighbour_distances
 from sparring.defenses.objectives import on_perturbed
-from sparring.defenses.perturb import anywhere, beside, centre, labels, one_step, pgd, prediction
+from sparring.defenses.perturb import anywhere, beside, centre, friendly, labels, one_step, pgd, prediction
 from sparring.defenses.recipe import Perturb, Recipe
 
 EPS, XI = 0.3, 0.01
@@ -63,16 +66,20 @@ def _imsat(spec: IMSAT, facts: Facts, data: Data) -> Recipe:
     return Recipe(smoothness.imsat(lambda row: far[row.cpu()].to(row.device), xi, spec.iterations, *weights))
 
 
-def _pgd(spec: PGDTraining | TRADES | MART, facts: Facts) -> Perturb:
+def _pgd(spec: PGDTraining | TRADES | MART | ALP, facts: Facts) -> Perturb:
     """The steps that what is learnt from begins with."""
     eps = spec.radius(facts.span)
     start, aim = beside(NEAR * facts.span), prediction if isinstance(spec, TRADES) else labels
+    if isinstance(spec, ALP):
+        start = anywhere
     if isinstance(spec, PGDTraining):
         start = anywhere if spec.start == "random" else centre
     return pgd(spec.norm, eps, spec.step_size(eps), spec.steps, start, aim, folded=spec.inner == "folded", ramp=spec.ramp)
 
 
-def _adversarial(spec: FGSMTraining | FastTraining | PGDTraining | FreeTraining | YOPO | FreeLB | TRADES | MART, facts: Facts) -> Recipe:
+def _adversarial(
+    spec: FGSMTraining | FastTraining | PGDTraining | FreeTraining | YOPO | FreeLB | TRADES | MART | ALP | FriendlyTraining, facts: Facts
+) -> Recipe:
     eps = spec.radius(facts.span)
     match spec:
         case FGSMTraining():
@@ -85,6 +92,8 @@ def _adversarial(spec: FGSMTraining | FastTraining | PGDTraining | FreeTraining 
             return Recipe(on_perturbed, update=updates.yopo(spec.norm, eps, spec.step_size(eps), spec.rounds, spec.steps))
         case FreeLB():
             return Recipe(on_perturbed, update=updates.accumulate(spec.norm, eps, spec.step_size(eps), spec.steps))
+        case FriendlyTraining():
+            return Recipe(on_perturbed, friendly(spec.norm, eps, spec.step_size(eps), spec.steps, spec.further))
     notes = (FOLDED,) if spec.inner == "folded" else ()
     match spec:
         case PGDTraining():
@@ -93,6 +102,8 @@ def _adversarial(spec: FGSMTraining | FastTraining | PGDTraining | FreeTraining 
             return Recipe(objectives.trades(value(spec.beta)), _pgd(spec, facts), notes=notes)
         case MART():
             return Recipe(objectives.mart(value(spec.beta), value(spec.margin)), _pgd(spec, facts), notes=notes)
+        case ALP():
+            return Recipe(objectives.logits_paired(value(spec.weight)), _pgd(spec, facts), notes=notes)
     assert_never(spec)
 
 
@@ -107,6 +118,8 @@ def recipe(spec: AnyDefense, facts: Facts, data: Data) -> Recipe:
             return Recipe(on_perturbed)
         case Noise():
             return _noise(spec, facts)
+        case Mixup():
+            return Recipe(objectives.mixed(spec.alpha))
         case Dropout():
             return Recipe(objectives.dropped(spec.p))
         case LabelSmoothing():

@@ -8,12 +8,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparring.attacks import random
+from sparring.attacks.rows import per_row
 from sparring.defenses.data import Batch
 from sparring.defenses.layers import shaken
 from sparring.defenses.recipe import Objective
 from sparring.defenses.views import Views
 
-_NOISE = 31  # a stream of randomness
+_NOISE, _MIXED = 31, 32  # streams of randomness
+_ROUNDS = 48
+"""Tries at a draw of which at least every second one is kept."""
 _OFFSET = 1.0001  # what MART's margin is counted from, so that its logarithm stays finite
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 """A tensor -> itself under noise."""
@@ -45,6 +48,17 @@ def trades(beta: float) -> Objective:
     return objective
 
 
+def logits_paired(weight: float) -> Objective:
+    """(CE(x) + CE(x')) / 2 + weight ||z(x) - z(x')||^2, slopes through both (Kannan et al. 2018, 1803.06373, section 4)."""
+
+    def objective(views: Views, batch: Batch, x: Tensor) -> Tensor:
+        clean, moved = views.live(batch.x), views.live(x)
+        learnt = (functional.cross_entropy(clean, batch.y) + functional.cross_entropy(moved, batch.y)) / 2
+        return learnt + weight * (clean - moved).square().sum(1).mean()
+
+    return objective
+
+
 def mart(beta: float, margin: float) -> Objective:
     """CE(x') - log(1 - max_k p'_k) + beta KL(p || p') (1 - p_y), k any class but the label (Wang et al. 2020, eq. 11)."""
 
@@ -54,6 +68,31 @@ def mart(beta: float, margin: float) -> Objective:
         doubt = 1 - clean.softmax(1).gather(1, batch.y[:, None]).squeeze(1)
         learnt = functional.cross_entropy(moved, batch.y) - margin * (_OFFSET - rival).log().mean()
         return learnt + beta * (kl(clean, moved) * doubt).mean()
+
+    return objective
+
+
+def shares(key: Tensor, alpha: float) -> Tensor:
+    """Draws (B,) from Beta(alpha, alpha), alpha at most 1 (Jöhnk 1964: u^(1/a) / (u^(1/a) + v^(1/a)), kept where the sum is at most 1)."""
+    u, v = (random.uniforms(random.fork(random.fork(key, _MIXED), at), (_ROUNDS,)).double().log() / alpha for at in range(2))
+    kept = (torch.logaddexp(u, v) <= 0).to(torch.int8).argmax(1, keepdim=True)
+    return (u - v).sigmoid().gather(1, kept).squeeze(1)
+
+
+def mixed(alpha: float) -> Objective:
+    """Cross-entropy of mixed rows with mixed labels (Zhang et al. 2017, 1710.09412, eq. 1); with alpha 0 no row is mixed.
+
+    s CE(x~, y) + (1 - s) CE(x~, y_j) at x~ = s x + (1 - s) x_j, with j another row of the batch and s ~ Beta(alpha, alpha) each row's own.
+    """
+    if not alpha:
+        return on_perturbed
+
+    def objective(views: Views, batch: Batch, x: Tensor) -> Tensor:
+        other = random.fork(batch.key, _MIXED).argsort()
+        share = shares(batch.key, alpha).to(x.dtype)
+        logits = views.live(torch.lerp(x[other], x, per_row(share, x)))
+        own, others = (functional.cross_entropy(logits, labels, reduction="none") for labels in (batch.y, batch.y[other]))
+        return torch.lerp(others, own, share).mean()
 
     return objective
 

@@ -27,7 +27,12 @@ def around(norm: Norm, eps: float, batch: Batch, radius: Tensor | None = None) -
 
 
 def slope(model: Model, aim: Tensor, x: Tensor) -> Tensor:
-    """The gradient (B, …) with respect to x of the cross-entropy between `aim` and each row's prediction.
+    """The gradient (B, …) of `visit`."""
+    return visit(model, aim, x)[1]
+
+
+def visit(model: Model, aim: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits (B, K) at x, and the gradient (B, …) with respect to x of the cross-entropy between `aim` and each row's prediction.
 
     The aim is labels (B,), or probabilities (B, K); with the clean prediction for one the gradient is that of KL(p || p'), whose
     other part is constant. With respect to the logits it is p' - aim, which needs no graph.
@@ -40,7 +45,7 @@ def slope(model: Model, aim: Tensor, x: Tensor) -> Tensor:
     else:
         off.sub_(aim)
     (grad,) = torch.autograd.grad(logits, x, off)
-    return grad
+    return logits.detach(), grad
 
 
 def labels(model: Model, batch: Batch) -> Tensor:
@@ -108,6 +113,23 @@ def ascend(model: Model, aim: Tensor, area: Ball, x: Tensor, alpha: float, steps
         grad = slope(model, aim, x)
         x = area.project(x.detach() + alpha * area.steepest(grad, x))
     return x.detach()
+
+
+def friendly(norm: Norm, eps: float, alpha: float, steps: int, further: int) -> Perturb:
+    """PGD in which a row that is misclassified moves `further` steps more, and then no longer (Zhang et al. 2020, algorithm 1)."""
+
+    def perturb(views: Views, batch: Batch) -> Tensor:
+        area = around(norm, eps, batch)
+        x, left = anywhere(area, batch), torch.full_like(batch.y, further)
+        for _ in range(steps):
+            logits, grad = visit(views.still, batch.y, x)
+            wrong = logits.argmax(1) != batch.y
+            moves = per_row(~wrong | (left > 0), x)
+            left -= wrong.to(left.dtype)
+            x = torch.where(moves, area.project(x + alpha * area.steepest(grad, x)), x)
+        return x
+
+    return perturb
 
 
 def scaled(x: Tensor, size: Tensor | float) -> Tensor:

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from sparring.reports.pictures import PICTURES
+
 BUNDLE = "report.zip"
 MANIFEST = "manifest.json"
 ARTIFACTS = ("report.json", "rows.csv", "examples.npz")
 """Of the files that a job left, those that belong into it."""
+EXTRA = (PICTURES,)
+"""Those that belong into it where the job left them."""
 
 _CHUNK = 1 << 20
 _WHEN = (1980, 1, 1, 0, 0, 0)

@@ -10,7 +10,8 @@ from sparring.contract.jobs import Evaluate
 from sparring.contract.report import Report, Score
 from sparring.contract.verdict import Flips, suite_version, threat_identity
 from sparring.reports import text
-from sparring.reports.rows import Outcomes
+from sparring.reports.pictures import Album
+from sparring.reports.rows import Outcomes, Row
 
 CONFIDENCE = 0.95
 
@@ -24,12 +25,18 @@ class Told(NamedTuple):
 
     report: Report
     rows: tuple[Outcomes, ...]
+    lines: tuple[Row, ...] = ()
+    """Those of rows.csv: the rows under the first threat, then those under the next."""
+    album: Album | None = None
+    """What was kept to be looked at."""
 
 
 class Compared(NamedTuple):
     """Two reports under one threat, or on the rows as they are."""
 
     what: str
+    threats: tuple[int, int] | None
+    """Index of the threat in either report; None for the rows as they are."""
     before: Score
     after: Score
     flips: Flips
@@ -45,19 +52,23 @@ def compared(before: Told, after: Told) -> tuple[Compared, ...]:
         Incomparable: data, rows, attacks or threats are not the same in both.
     """
     _check_alike(before.report, after.report)
+    if not before.rows[0].rows:
+        raise Incomparable("rows: there are none")
     if before.rows[0].rows != after.rows[0].rows:
         raise Incomparable("rows: they are not the same ones of the data, since one ended early")
-    pairs = [("clean", before.rows[0].right, after.rows[0].right)]
+    rows = before.rows[0].rows
+    found = [_compared("clean", None, before.rows[0].right, after.rows[0].right, rows)]
     theirs = [threat_identity(after.report, result.threat) for result in after.report.threats]
     for at, result in enumerate(before.report.threats):
         own = threat_identity(before.report, result.threat)
         if own not in theirs:
             nearest = min(theirs, key=lambda one: (one.norm != own.norm, abs(one.eps - own.eps)))
             raise Incomparable(f"{text.threat_text(result.threat)} is not among the threats of the second: {own.difference(nearest)}")
-        pairs.append((text.threat_text(result.threat), before.rows[at].stood, after.rows[theirs.index(own)].stood))
+        other = theirs.index(own)
+        found.append(_compared(text.threat_text(result.threat), (at, other), before.rows[at].stood, after.rows[other].stood, rows))
     if len(theirs) > len(before.report.threats):
         raise Incomparable(f"the second has {len(theirs)} threats, the first {len(before.report.threats)}")
-    return tuple(_compared(what, was, now, before.rows[0].rows) for what, was, now in pairs)
+    return tuple(found)
 
 
 def _check_alike(one: Report, other: Report) -> None:
@@ -72,11 +83,11 @@ def _check_alike(one: Report, other: Report) -> None:
         raise Incomparable(", ".join(different))
 
 
-def _compared(what: str, was: Sequence[bool], now: Sequence[bool], rows: Sequence[int]) -> Compared:
+def _compared(what: str, threats: tuple[int, int] | None, was: Sequence[bool], now: Sequence[bool], rows: Sequence[int]) -> Compared:
     lost = tuple(row for row, a, b in zip(rows, was, now, strict=True) if a and not b)
     won = tuple(row for row, a, b in zip(rows, was, now, strict=True) if b and not a)
     before, after = (Score(count=sum(each), total=len(each)) for each in (was, now))
-    return Compared(what, before, after, flips(was, now), lost, won)
+    return Compared(what, threats, before, after, flips(was, now), lost, won)
 
 
 def flips(before: Sequence[bool], after: Sequence[bool], confidence: float = CONFIDENCE) -> Flips:

@@ -9,11 +9,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
-from PIL import Image
 
 from sparring.contract.retrained import Epoch
+from sparring.reports.moved import Spread
+from sparring.reports.png import png
 from sparring.reports.text import Asking, Curve, threat_text
 
 _COLOURS = {"#010203": "--ink", "#010204": "--muted", "#010205": "--hairline", "#010206": "--accent"}
@@ -38,6 +40,8 @@ _STYLE: dict[RcKeyType, Any] = {
 
 _DASHES = ((0, ()), (0, (5, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 """Lines that tell attacks apart without colour."""
+_FILLS = ((_ACCENT, 1.0), (_INK, 0.6), (_ACCENT, 0.5), (_INK, 0.25), (_ACCENT, 0.25), (_MUTED, 1.0))
+"""Bars that tell attacks apart by how dark they are."""
 
 
 def _end(curve: Curve) -> float | None:
@@ -94,6 +98,26 @@ def queries_svg(asking: Asking, ident: str) -> str:
         _legend(page)
         axes.set(xscale="log", xlim=(1, max(end, 2)), xlabel="queries of each row", ylabel="rows broken, %")
         told = f"Rows broken against queries, {threat_text(asking.threat)}; the numbers stand in the table beside it."
+        return _for_page(page, told, ident)
+
+
+def distances_svg(spread: Spread, ident: str) -> str:
+    """Draw how far broken rows were moved: a bar for each part of eps, parted by the attack that broke them; as `curve_svg` does."""
+    with mpl.rc_context(_STYLE):
+        page, axes = _page()
+        end = spread.ends[-1]
+        below = np.zeros(len(spread.ends) - 1)
+        for at, each in enumerate(spread.each):
+            colour, alpha = _FILLS[at % len(_FILLS)]
+            above = below + each.distances
+            axes.stairs(above, spread.ends, baseline=below, fill=True, color=colour, alpha=alpha, linewidth=0, label=each.name)
+            below = above
+        _legend(page)
+        axes.set(xlim=(0, end or None), ylim=(0, 1.05 * below.max()), ylabel="rows broken", axisbelow=True)
+        axes.set_xlabel(f"distance ({spread.threat.norm}), in units of the data")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.locator_params(axis="x", nbins=6)
+        told = f"Distances of broken rows, {threat_text(spread.threat)}; the numbers stand in the table beside it."
         return _for_page(page, told, ident)
 
 
@@ -166,9 +190,8 @@ def picture_png(picture: NDArray[np.uint8]) -> bytes:
     """
     if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3)):
         raise ValueError(f"a picture is uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not {picture.dtype} of {picture.shape}")
-    file = io.BytesIO()
-    Image.fromarray(picture.squeeze(2) if picture.ndim == 3 and picture.shape[2] == 1 else picture).save(file, "PNG")
-    return file.getvalue()
+    height, width, channels = (*picture.shape, 1)[:3]
+    return png(picture.tobytes(), width, height, channels)
 
 
 def amplified(delta: NDArray[Any], scale: float) -> NDArray[np.uint8]:

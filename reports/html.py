@@ -10,8 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sparring.contract.report import Report
-from sparring.reports import rerun, text
-from sparring.reports.figures import curve_svg, queries_svg
+from sparring.reports import moved, rerun, text
+from sparring.reports.figures import curve_svg, distances_svg, queries_svg
 
 _HERE = Path(__file__).parent
 FOLDED = 20
@@ -64,7 +64,9 @@ def environment() -> Environment:
     )
     page.filters |= {name: getattr(text, name) for name in _SAID}
     page.filters["data_uri"] = _data_uri
+    page.filters["class_name"] = moved.class_name
     page.globals |= {name: getattr(text, name) for name in _KNOWN}
+    page.globals |= {"SHIFTED": moved.SHIFTED, "SPREAD": moved.SPREAD}
     return page
 
 
@@ -82,6 +84,7 @@ def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
     """
     drawn = [(curve, Markup(curve_svg(curve, f"curve-{at}"))) for at, curve in enumerate(text.curves(report))]
     asked = [(each, Markup(queries_svg(each, f"queries-{at}"))) for at, each in enumerate(text.asking(report))]
+    spreads = [(each, Markup(distances_svg(each, f"distances-{at}"))) for at, each in enumerate(moved.spreads(report))]
     examples = [(result.threat, [p for p in pictures if p.threat == at]) for at, result in enumerate(report.threats)]
     return (
         environment()
@@ -91,6 +94,8 @@ def html(report: Report, pictures: Sequence[Picture] = ()) -> str:
             css=style(),
             curves=drawn,
             asked=asked,
+            spreads=spreads,
+            shifts=moved.shifts(report),
             examples=[(threat, chosen) for threat, chosen in examples if chosen],
             classes=text.class_rows(report.threats),
             folded=FOLDED,

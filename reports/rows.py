@@ -80,12 +80,15 @@ def outcomes(rows: Sequence[Row], report: Report) -> tuple[Outcomes, ...]:
     """The rows threat by threat, in the order of the report.
 
     Raises:
-        ValueError: the rows are not those of the report: their number or their counts differ.
+        ValueError: the rows are not those of the report: their number or their counts differ, or those of two threats do.
     """
     total = report.clean.total
     if len(rows) != total * len(report.threats):
         raise ValueError(f"there are {len(rows)} lines, but {total} rows under {len(report.threats)} threats")
-    return tuple(_outcomes(rows[at * total : (at + 1) * total], report, at) for at in range(len(report.threats)))
+    found = tuple(_outcomes(rows[at * total : (at + 1) * total], report, at) for at in range(len(report.threats)))
+    if len({each.rows for each in found}) > 1:
+        raise ValueError("not every threat has the same rows")
+    return found
 
 
 def _outcomes(rows: Sequence[Row], report: Report, at: int) -> Outcomes:

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from fastapi_problem.error import Problem
 from pydantic import Field
 
-from sparring.contract.jobs import Job
+from sparring.contract.jobs import LARGEST, Job
 from sparring.contract.refs import Need
 from sparring.contract.resources import JobInfo, Page
 from sparring.contract.states import State
 from sparring.service.auth import Project
-from sparring.service.context import MAX_BODY, Context, Ctx
+from sparring.service.context import Context, Ctx
 from sparring.service.examples import JOBS
 from sparring.service.pages import Linking, PageQuery
 from sparring.service.problems import Fault, invalid
@@ -62,7 +62,7 @@ def take_on(context: Context, project: str, job: Job, key: str | None) -> JobInf
         raise _unknown(context, project, job, missing) from missing
 
 
-@router.post("", status_code=202, summary="Submit a job", max_body_size=MAX_BODY)
+@router.post("", status_code=202, summary="Submit a job", max_body_size=LARGEST)
 def submit_job(
     context: Ctx,
     project: Project,

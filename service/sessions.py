@@ -1,4 +1,4 @@
-"""Sessions of browsers: a signed cookie that stands for an API key, and a token for every form.
+"""Sessions of browsers: a signed cookie that stands for an API key, a token for every form, and words that share one thing.
 
 The cookie holds the id of a key, never the key; what it lets in ends when the key is revoked or expires, or after LASTS seconds.
 """
@@ -64,6 +64,15 @@ class Sessions:
     def token(self, session: Session) -> str:
         """What a form of this session carries, so that no other site can send it."""
         return self._sign("form", f"{session.key}.{session.nonce}")
+
+    def share(self, what: str, id: str) -> str:
+        """A word that lets whoever knows it see one thing without a key, such as the badge of a model. It cannot be guessed."""
+        return f"{id}.{self._sign(f'share-{what}', id)}"
+
+    def shared(self, what: str, word: str) -> str | None:
+        """The id in such a word; None unless it was made here."""
+        id = word.partition(".")[0]
+        return id if hmac.compare_digest(self.share(what, id).encode(), word.encode()) else None
 
     def _sign(self, purpose: str, text: str) -> str:
         digest = hmac.digest(self._secret, f"{purpose}:{text}".encode(), "sha256")

@@ -62,6 +62,15 @@ def delete_dataset(engine: Engine, project: str, id: str) -> None:
     _delete(engine, datasets, project, id)
 
 
+def owner(engine: Engine, model_id: str) -> str:
+    """The project that a model belongs to; only for who is allowed to see it whatever the project. Raises Missing."""
+    with reading(engine) as connection:
+        project: str | None = connection.scalar(select(models.c.project_id).where(models.c.id == model_id))
+    if project is None:
+        raise _missing(models, model_id)
+    return project
+
+
 def find_model(connection: Connection, project: str, ref: str) -> ModelInfo:
     """`get_model` inside a transaction; in one that writes, the model cannot be deleted before its end."""
     return model_info(connection, _find(connection, models, project, ref))

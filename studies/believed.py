@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from page import line, table, write
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -37,7 +38,8 @@ from sparring.workers.trust import unit
 EPS = 0.1
 """In linf, for digits in [0, 1]."""
 TILE = 64
-BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
+MARKS = "figures"
+"""What the place of the tables in the page is called."""
 Job = dict[str, Any]
 STANDARD: Job = {"suite": "standard"}
 QUICK: Job = {"suite": "quick"}
@@ -247,26 +249,22 @@ def _order(folder: Path, job: Job) -> Order:
     )
 
 
-def line(name: str, report: Report) -> str:
+HEAD = ("Model", "Attacks", "Clean %", "Robust %", "Trust", "Flags, with their evidence", "Left out", "Checks / attacks, seconds")
+
+
+def cells(name: str, report: Report) -> tuple[str, ...]:
     """One model as a line of the table."""
     (result,) = report.threats
     flags = "; ".join(map(_told, (check for check in result.trust.checks if check.state == "flagged")))
     share = report.cost.check_seconds / report.cost.attack_seconds if report.cost.attack_seconds else 0.0
     how = report.provenance.suite or "PGD 40, Square 1000"
-    rates = f"{100 * report.clean.rate:.1f} | {100 * result.worst.rate:.1f}"
-    cells = (name, how, rates, result.trust.level, flags or "–", ", ".join(result.trust.left_out) or "–", f"{100 * share:.0f} %")
-    return f"| {' | '.join(cells)} |"
+    rates = f"{100 * report.clean.rate:.1f}", f"{100 * result.worst.rate:.1f}"
+    return name, how, *rates, result.trust.level, flags or "–", ", ".join(result.trust.left_out) or "–", f"{100 * share:.0f} %"
 
 
 def _told(check: Check) -> str:
     figures = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in check.evidence.items())
     return f"`{check.code}` ({figures})" if figures else f"`{check.code}`"
-
-
-def table(rows: Sequence[tuple[str, Report]]) -> str:
-    """Some models."""
-    head = ("Model", "Attacks", "Clean %", "Robust %", "Trust", "Flags, with their evidence", "Left out", "Checks / attacks, seconds")
-    return "\n".join([f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(line(*row) for row in rows)]) + "\n"
 
 
 def main() -> None:
@@ -282,12 +280,11 @@ def main() -> None:
     for name, make, job in (each for each in jobs if each[0] in (options.only or (*MASKED, *HONEST))):
         with tempfile.TemporaryDirectory() as folder:
             found[name] = evaluated(Path(folder), make(), job, options.rows)
-        print(line(name, found[name]), flush=True)
-    masked, honest = (table([(name, found[name]) for name in own if name in found]) for own in (MASKED, HONEST))
+        print(line(cells(name, found[name])), flush=True)
+    masked, honest = (table(HEAD, [cells(name, found[name]) for name in own if name in found]) for own in (MASKED, HONEST))
     text = f"Models that hide their gradients:\n\n{masked}\nHonest models:\n\n{honest}"
     if options.page:
-        before, _, rest = options.page.read_text().partition(BEGIN)
-        options.page.write_text(f"{before}{BEGIN}{text}{END}{rest.partition(END)[2]}")
+        write(options.page, MARKS, text)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from sparring.contract.report import (
 from sparring.contract.runner import Order
 from sparring.reports.html import html
 from sparring.reports.markdown import markdown
+from sparring.reports.pictures import PICTURES
 from sparring.reports.rows import Row, write_csv
 from sparring.workers import certified, corruptions, early, levels
 from sparring.workers.bench import Facts, feasible
@@ -143,7 +144,9 @@ def write(run: Run, results: Results, digest: str) -> tuple[str, ...]:
     report = compose(run, results, learnt(run.order, run.facts, digest))
     (out / "report.json").write_text(report.model_dump_json(indent=1))
     pictures = gallery(run.order, report, results)
-    (out / "report.html").write_text(html(report, pictures))
+    if pictures is not None:
+        written.append(PICTURES)
+    (out / "report.html").write_text(html(report, pictures or ()))
     (out / "report.md").write_text(markdown(report))
     return tuple(written)
 
@@ -162,7 +165,7 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     ]
     levelled = trust(run, results, findings, masked)
     threats = tuple(
-        threat_result(order.job, facts, threat, ended, results.labels, right, believed, surrogates)
+        threat_result(order.job, facts, threat, ended, results.labels, results.clean, believed, surrogates)
         for threat, ended, believed in zip(order.job.threats, results.ended, levelled, strict=True)
     )
     suffered = corruptions.results(order.job, facts, results.corrupted)

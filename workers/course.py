@@ -21,7 +21,7 @@ from sparring.attacks.losses import kl
 from sparring.attacks.norms import ball
 from sparring.attacks.operators import Unbounded
 from sparring.attacks.problem import Goal, Outcome, Problem
-from sparring.attacks.replay import replay
+from sparring.attacks.replay import Known, replay
 from sparring.contract.attacks import AttackSpec, names
 from sparring.contract.certificates import AnyCertificate, IntervalBounds
 from sparring.contract.jobs import Craft, Evaluate
@@ -249,12 +249,12 @@ class _Round:
         """An attack inside the ball, on the rows that it has not broken before; those that are proved are spared, unless it is a test."""
         blind = self.scene.whole and getattr(spec, "labels", "true") == "predicted"  # needs no label, so errors are rows like others
         spared = self.proved if self.scene.certificate is None else torch.zeros_like(self.proved)
-        wanted, points = (self.right | blind) & ~self._gone(name) & ~spared, self._points(spec)
+        wanted, known = (self.right | blind) & ~self._gone(name) & ~spared, self._known(spec)
         if spec.kind == "replay":
-            wanted = wanted & sum((there for _, there in points), torch.zeros_like(wanted))
+            wanted = wanted & sum((each.there for each in known), torch.zeros_like(wanted))
         rows = torch.nonzero(wanted).flatten()
         part = self.problem.select(rows).fork(zlib.crc32(name.encode()))
-        outcome, seen, tally = _run(spec, self.threat.radius, self.scene, part, rows, [(x[rows], there[rows]) for x, there in points])
+        outcome, seen, tally = _run(spec, self.threat.radius, self.scene, part, rows, [_of(each, rows) for each in known])
         held, won = self._held(name), outcome.success & self.right[rows]
         new = _Held(rows[won], outcome.x[won], seen[won])
         self.scene.held[self._name(name)] = _Held(*(torch.cat(pair) for pair in zip(held, new, strict=True)))
@@ -266,10 +266,10 @@ class _Round:
             self.witness[rows[inside]], self.prediction[rows[inside]] = outcome.x[inside], seen[inside]
         return tally._replace(carried=len(held.rows))
 
-    def _points(self, spec: AttackSpec) -> list[tuple[Tensor, Tensor]]:
-        """What is replayed on the rows of the shard, and of which of them there is such a point."""
+    def _known(self, spec: AttackSpec) -> list[Known]:
+        """What is replayed on the rows of the shard."""
         past = self.scene.bench.past
-        return past.points(self.threat, self.scene.index, self.scene.x) if past and spec.kind == "replay" else []
+        return past.known(self.threat, self.scene.index, self.scene.x) if past and spec.kind == "replay" else []
 
     def _within(self, name: str, spec: AttackSpec) -> Tally:
         """An attack that looks for the smallest change: one run serves every eps of its norm."""
@@ -291,8 +291,12 @@ class _Round:
         return tally._replace(broken=len(near))
 
 
+def _of(known: Known, rows: Tensor) -> Known:
+    return Known(known.there[rows], lambda: known.points()[rows])
+
+
 def _run(
-    spec: AttackSpec, eps: float, scene: Scene, part: Problem, rows: Tensor, points: Sequence[tuple[Tensor, Tensor]] = ()
+    spec: AttackSpec, eps: float, scene: Scene, part: Problem, rows: Tensor, known: Sequence[Known] = ()
 ) -> tuple[Outcome, Tensor, Tally]:
     """One attack on some rows and the last word on it; also the predictions (B,) at the kept points that were looked at."""
     bench, spent = scene.bench, scene.bench.target.spent
@@ -304,8 +308,8 @@ def _run(
         part = part._replace(other=scene.others(part))
     claimed = _nothing(part)
     if len(rows):
-        known = spec.kind == "replay"
-        claimed = replay(points)(Decisions(target), part) if known else catalogue.run(spec, eps, target, part, bench.school)
+        replayed = spec.kind == "replay"
+        claimed = replay(known)(Decisions(target), part) if replayed else catalogue.run(spec, eps, target, part, bench.school)
     outcome, scores = _confirm(bench, part, claimed)
     if bench.device.type == "cuda":
         torch.cuda.synchronize(bench.device)

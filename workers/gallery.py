@@ -1,6 +1,6 @@
-"""Pictures for the report: some broken rows of image data, before and after."""
+"""Pictures of broken rows of image data, before and after: some for the report, more to be looked up later."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,27 +11,69 @@ from sparring.contract.report import Report
 from sparring.contract.runner import Order
 from sparring.reports.figures import amplified, picture_png
 from sparring.reports.html import Picture
+from sparring.reports.pictures import PICTURES, Album, Broken, upright
 from sparring.workers.datasets import Dataset, open_dataset, unpack
+from sparring.workers.shard import CLEAN, Ended
 
 if TYPE_CHECKING:
     from sparring.workers.assemble import Results
 
 MOST = 8
-"""Pictures for one threat."""
+"""Pictures in the report for one threat."""
+ROWS = 2048
+"""Rows in pictures.zip, over all threats."""
+BYTES = 32 << 20
+"""Pixels in pictures.zip, over all threats."""
 
 
-def gallery(order: Order, report: Report, results: "Results") -> list[Picture]:
-    """At most MOST pictures a threat, of as many classes as there are; none if the rows are no pictures."""
+def gallery(order: Order, report: Report, results: "Results") -> list[Picture] | None:
+    """At most MOST pictures a threat for the report, of as many classes as there are; None if the rows are no pictures.
+
+    Writes pictures.zip into the folder of the job, where another evaluation finds the rows that became others with another model.
+    """
     data = open_dataset(unpack(Path(order.data_path), Path(order.cache), order.data.sha256), order.data.spec)
-    if not _is_picture(data):
-        return []
-    wanted = {
-        (threat, int(results.rows[at])): at
+    size = upright(data.row_shape, data.spec.layout)
+    if size is None:
+        return None
+    share = _share(len(results.ended), size)
+    shown = _places(results, lambda found, ended: _spread(found, results.labels))
+    kept = _places(results, lambda found, ended: _hardest(found, ended.queries)[:share])
+    drawn = {}
+    with Album(Path(order.out) / PICTURES, new=True) as album:
+        for threat, row, at, x in _found(results, shown | kept):
+            picture = _picture(report, results, data, threat, at, x)
+            if (threat, row) in shown:
+                drawn[threat, row] = picture
+            if (threat, row) in kept:
+                album.keep_original(row, picture.original)
+                album.keep_broken(threat, row, Broken(picture.perturbation, picture.adversarial))
+        for row in results.rows[results.ended[0].broken_by == CLEAN][:share]:
+            album.keep_original(int(row), picture_png(_shown(_row(data, int(row)), data)))
+    return [drawn[place] for place in shown]
+
+
+def _places(results: "Results", choose: Callable[[NDArray[np.int64], Ended], Iterable[int]]) -> dict[tuple[int, int], int]:
+    """Where in the results the rows stand that are chosen of those broken under each threat, by (threat, row)."""
+    return {
+        (threat, int(results.rows[at])): int(at)
         for threat, ended in enumerate(results.ended)
-        for at in _spread(np.flatnonzero(ended.broken_by >= 0), results.labels)
+        for at in choose(np.flatnonzero(ended.broken_by >= 0), ended)
     }
-    drawn = {(threat, row): _picture(report, results, data, threat, at, x) for threat, row, at, x in _found(results, wanted)}
-    return [drawn[place] for place in wanted]
+
+
+def _share(threats: int, size: tuple[int, int, int]) -> int:
+    """Rows to keep for each threat, and of those that are wrong as they are."""
+    return min(ROWS, BYTES // (3 * size[0] * size[1] * size[2])) // (threats + 1)
+
+
+def _hardest(found: NDArray[np.int64], queries: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those that took the most queries first: of all that are broken they are the likeliest to stand with another version of the model."""
+    return found[np.argsort(-queries[found], kind="stable")]
+
+
+def _row(data: Dataset, row: int) -> NDArray[np.float32]:
+    x: NDArray[np.float32] = data.rows(range(row, row + 1))[0].numpy()
+    return x
 
 
 def _found(results: "Results", wanted: dict[tuple[int, int], int]) -> Iterator[tuple[int, int, int, NDArray[np.float32]]]:
@@ -43,7 +85,7 @@ def _found(results: "Results", wanted: dict[tuple[int, int], int]) -> Iterator[t
 
 def _picture(report: Report, results: "Results", data: Dataset, threat: int, at: int, adversarial: NDArray[np.float32]) -> Picture:
     row, ended = int(results.rows[at]), results.ended[threat]
-    x = data.rows(range(row, row + 1))[0].numpy()
+    x = _row(data, row)
     delta = adversarial - x
     return Picture(
         row=row,
@@ -57,11 +99,6 @@ def _picture(report: Report, results: "Results", data: Dataset, threat: int, at:
         perturbation=picture_png(_upright(amplified(delta, float(np.abs(delta).max())), data)),
         adversarial=picture_png(_shown(adversarial, data)),
     )
-
-
-def _is_picture(data: Dataset) -> bool:
-    shape = _upright(np.zeros(data.row_shape, dtype=np.uint8), data).shape
-    return len(shape) in (2, 3) and min(shape[:2]) >= 4 and max(shape[:2]) <= 1024 and (len(shape) == 2 or shape[2] in (1, 3))
 
 
 def _upright(x: NDArray[np.uint8], data: Dataset) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ from sparring.contract.retrain import Retrain
 from sparring.contract.retrained import RetrainReport
 from sparring.contract.runner import MESSAGE, AnyOrder, Ask, Done, Earlier, Failed, Order, Other, TrainingOrder
 from sparring.contract.states import Progress, Reason, State
+from sparring.reports.pictures import PICTURES
 from sparring.storage import artifacts, attempts, errors
 from sparring.storage.artifacts import Blob, Folder
 from sparring.storage.attempts import Claim
@@ -48,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 REQUIRED = frozenset({"report.json", "report.html", "report.md", "rows.csv", "rows.parquet", "examples.npz"})
 """What every runner that is done has left."""
-FILES = REQUIRED | {"crafted.npz"}
+FILES = REQUIRED | {PICTURES, "crafted.npz"}
 """What a runner may leave; anything else in its folder is not looked at."""
 REPORTS = frozenset({"report.json", "report.html", "report.md"})
 """What a runner has left that has trained."""

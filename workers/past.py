@@ -1,8 +1,10 @@
 """What earlier evaluations kept: the points that broke their models, found by the row of the data they belong to."""
 
+import hashlib
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sparring.attacks.replay import Known
 from sparring.contract.runner import Earlier
 from sparring.contract.threat import Threat
 from sparring.workers.errors import Refused
@@ -35,18 +38,26 @@ class Past:
         """`shape` is that of a row. Raises Refused for a file that is not as an evaluation leaves it."""
         self._kept = [kept for each in earlier for kept in _opened(each, shape)]
 
-    def points(self, threat: Threat, index: NDArray[np.int64], like: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For rows `index` of the data, as `like` (B, …) holds them: points, and (B,) bool where there is one."""
-        found = []
+    def known(self, threat: Threat, index: NDArray[np.int64], like: Tensor) -> list[Known]:
+        """Points of rows `index` of the data, as `like` (B, …) holds them, each point of a row once. Nothing is fetched yet."""
+        found: list[Known] = []
+        seen: set[tuple[int, bytes]] = set()
         for kept in (each for each in self._kept if each.norm == threat.norm and len(each.row)):
             at = np.minimum(np.searchsorted(kept.row, index), len(kept.row) - 1)
-            there = torch.from_numpy(kept.row[at] == index)
-            if bool(there.any()):
-                x = like.clone()
-                own = kept.place[at[there.numpy()]]
-                x[there.to(x.device)] = torch.from_numpy(np.ascontiguousarray(kept.x[own])).to(x)
-                found.append((x, there.to(x.device)))
+            there = kept.row[at] == index
+            for row in np.flatnonzero(there):
+                mark = int(row), hashlib.blake2b(kept.x[kept.place[at[row]]].tobytes(), digest_size=16).digest()
+                there[row] = mark not in seen
+                seen.add(mark)
+            if there.any():
+                found.append(Known(torch.from_numpy(there).to(like.device), partial(_points, kept, kept.place[at], there, like)))
         return found
+
+
+def _points(kept: _Kept, place: NDArray[np.int64], there: NDArray[np.bool_], like: Tensor) -> Tensor:
+    x = like.clone()
+    x[torch.from_numpy(there).to(x.device)] = torch.from_numpy(np.ascontiguousarray(kept.x[place[there]])).to(x)
+    return x
 
 
 def _opened(earlier: Earlier, shape: tuple[int, ...]) -> Iterator[_Kept]:

@@ -19,7 +19,7 @@ from sparring.contract.report import (
     Trust,
 )
 from sparring.contract.threat import Threat
-from sparring.workers import levels
+from sparring.workers import levels, moved
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.shard import UNBROKEN, Ended, Tally
 from sparring.workers.surrogates import lessons
@@ -33,7 +33,7 @@ def threat_result(
     threat: Threat,
     ended: Ended,
     labels: NDArray[np.int64],
-    right: NDArray[np.bool_],
+    clean: NDArray[np.int64],
     trust: Trust,
     surrogates: dict[str, SurrogateResult],
 ) -> ThreatResult:
@@ -45,16 +45,20 @@ def threat_result(
         threat: one of the job's.
         ended: every row under it.
         labels: (rows,).
-        right: (rows,) bool: right before any attack.
+        clean: (rows,): predictions before any attack.
         trust: how far the number may be believed.
         surrogates: by their file.
     """
-    total = len(labels)
+    total, right = len(labels), clean == labels
     attacks = feasible(job, threat, facts)
     stands = ended.broken_by == UNBROKEN
     each = tuple(
-        _attack_result(name, attack, tally, fell[fell > 0], total, _surrogates(attack, facts, surrogates))
-        for name, attack, tally, fell in zip(names(attacks), attacks, ended.tallies, ended.fell.T, strict=True)
+        _attack_result(
+            *(name, attack, tally, fell[fell > 0], total),
+            distances=moved.counted(ended.distance[ended.broken_by == at], threat),
+            surrogates=_surrogates(attack, facts, surrogates),
+        )
+        for at, (name, attack, tally, fell) in enumerate(zip(names(attacks), attacks, ended.tallies, ended.fell.T, strict=True))
     )
     broken = ended.distance[ended.broken_by >= 0]
     median = float(np.median(broken)) if len(broken) else None
@@ -68,13 +72,21 @@ def threat_result(
         proved=proved if job.kind == "evaluate" and job.skip_proved else None,
         certified=proved if job.kind == "evaluate" and job.certificate else None,
         classes=tuple(_class_score(int(label), labels == label, right, stands) for label in np.unique(labels)),
+        moves=moved.moves(labels, clean, ended.prediction),
         median_distance=median,
         trust=trust,
     )
 
 
 def _attack_result(
-    name: str, attack: AttackSpec, tally: Tally, fell: NDArray[np.int64], total: int, surrogates: tuple[SurrogateResult, ...]
+    name: str,
+    attack: AttackSpec,
+    tally: Tally,
+    fell: NDArray[np.int64],
+    total: int,
+    *,
+    distances: tuple[int, ...],
+    surrogates: tuple[SurrogateResult, ...],
 ) -> AttackResult:
     """`fell`: after how many queries each row fell that did."""
     return AttackResult(
@@ -94,6 +106,7 @@ def _attack_result(
         median_queries=_quantile(fell, 0.5),
         p90_queries=_quantile(fell, 0.9),
         by_queries=_by_queries(fell),
+        distances=distances,
     )
 
 

@@ -1,5 +1,6 @@
 """`sparring compare`: two reports, row by row."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,12 @@ _SHOWN = 20
 Side = Annotated[str, typer.Argument(help="A report.zip, or the id of a job.", show_default=False)]
 
 
-def compare(before: Side, after: Side, as_json: o.Json = False) -> None:
+def compare(
+    before: Side,
+    after: Side,
+    html: Annotated[Path | None, typer.Option(help="A page to write, with pictures of rows that flipped.", show_default=False)] = None,
+    as_json: o.Json = False,
+) -> None:
     """What changed from one report to another on the same rows: which rows flipped, by how much accuracy dropped, and whether by chance.
 
     The interval is a paired one of 95 %, p is that of McNemar's exact test. Ends with 4 where the two cannot be compared, and says why.
@@ -22,19 +28,47 @@ def compare(before: Side, after: Side, as_json: o.Json = False) -> None:
     import json
 
     from sparring.errors import UsageProblem
+    from sparring.reports import compare_html
     from sparring.reports.compare import Incomparable, compared
+    from sparring.reports.pictures import Unreadable
     from sparring.told import told
 
-    with told(before, after) as (first, second):
+    if html is not None:
+        _check(html)
+    with told(before, after, pictures=html is not None) as (first, second):
         try:
             found = compared(first, second)
+            if html is not None:
+                _write(html, compare_html.page(first, second, found))
         except Incomparable as error:
             hint = "Evaluate both models on the same rows, by the same attacks, under the same threats"
             raise UsageProblem(f"{before} and {after} cannot be compared: {error}", hint) from error
+        except Unreadable as error:
+            raise UsageProblem(f"{before} or {after} is damaged: {error}", "Write it again, or leave --html out") from error
     if as_json:
         typer.echo(json.dumps([_written(each) for each in found], indent=2))
     else:
         _show(found)
+
+
+def _check(page: Path) -> None:
+    from sparring.errors import UsageProblem
+    from sparring.paths import check_folder, kind_of
+
+    check_folder(page, "--html ")
+    if kind_of(page, "--html ") == "folder":
+        raise UsageProblem(f"--html {page}: this is a folder, not a file")
+
+
+def _write(page: Path, content: str) -> None:
+    from sparring import show
+    from sparring.errors import UsageProblem
+
+    try:
+        page.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise UsageProblem(f"--html {page} cannot be written: {error.strerror}") from error
+    show.say(f"wrote {page}")
 
 
 def _written(each: "Compared") -> dict[str, Any]:

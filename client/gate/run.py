@@ -13,8 +13,9 @@ from sparring import local
 from sparring.commands.evaluate import Sides
 from sparring.contract.gate import DataSource, ModelSource
 from sparring.contract.gates import GateRun
-from sparring.contract.jobs import Evaluate
-from sparring.contract.resources import JobInfo
+from sparring.contract.jobs import LARGEST, Evaluate
+from sparring.contract.report import DataFacts
+from sparring.contract.resources import DatasetInfo, JobInfo
 from sparring.contract.specs import DataSpec, ModelSpec
 from sparring.contract.verdict import Baseline, Baselines, ExitCode, RuleResult, Subject, Verdict, exit_code, suite_version
 from sparring.errors import ApiError, JobFailed, SparringError, UsageProblem
@@ -24,6 +25,7 @@ from sparring.gate.judge import Evidence, judge, unjudged
 from sparring.gate.policy import Read
 from sparring.outputs import Output, write
 from sparring.progress import cancelled_if_interrupted, follow
+from sparring.reports import text
 from sparring.sdk import Client
 from sparring.show import say
 from sparring.told import of_job
@@ -139,19 +141,31 @@ def _evidence(client: Client, wanted: Wanted, sides: Sides, baselines: Baselines
         info = _known(client, wanted, wanted.job, sides, baselines)
     else:
         given = sides.upload(client)
-        stop = _stop(wanted, baselines, lambda: client.datasets.get(given["data"]).sha256)
-        job = client.jobs.submit(wanted.read.policy.job(**given, stop=stop))
+        stop = _stop(wanted, baselines, lambda: client.datasets.get(given["data"]))
+        job = client.jobs.submit(_fitting(wanted.read.policy.job(**given, stop=stop)))
         with cancelled_if_interrupted(client, job.id):
             info = follow(client, job.id)
     write(client, info, wanted.files)
-    return Evidence(*of_job(client, info.id), info.id)
+    found = of_job(client, info.id)
+    return Evidence(found.report, found.rows, info.id)
 
 
-def _stop(wanted: Wanted, baselines: Baselines | None, data: Callable[[], str]) -> early.Stop:
-    """When the evaluation ends; `data()` is the sha256 of the data."""
+def _stop(wanted: Wanted, baselines: Baselines | None, data: Callable[[], DatasetInfo | DataFacts]) -> early.Stop:
+    """When the evaluation ends."""
     if baselines is None or wanted.read.policy.evaluate.stop != "early":
         return "full"
-    return early.stop(wanted.read.policy, baselines, baseline_name(wanted), data(), wanted.only)
+    known = data()
+    return early.stop(wanted.read.policy, baselines, baseline_name(wanted), known.sha256, known.spec, wanted.only)
+
+
+def _fitting(job: Evaluate) -> Evaluate:
+    """The job itself. UsageProblem where its baselines are more than a service takes."""
+    size = len(job.model_dump_json())
+    if size > LARGEST:
+        said = f"The evaluation is to end early and carries the rows of its baselines: {text.size(size)}, but a service takes"
+        hint = "Leave `stop: early` out of the policy, evaluate fewer rows, or apply fewer rules with a max_drop at once (--rule)"
+        raise UsageProblem(f"{said} {text.size(LARGEST)}", hint)
+    return job
 
 
 def _known(client: Client, wanted: Wanted, job_id: str, sides: Sides, baselines: Baselines | None) -> JobInfo:
@@ -160,7 +174,7 @@ def _known(client: Client, wanted: Wanted, job_id: str, sides: Sides, baselines:
     if info.state != "succeeded":
         raise UsageProblem(f"{job_id} is {info.state}: it has no report", "Name a job that has succeeded, or leave --job out")
     report = client.jobs.report(job_id)
-    asked = wanted.read.policy.job(info.job.model, info.job.data, _stop(wanted, baselines, lambda: report.data.sha256))
+    asked = wanted.read.policy.job(info.job.model, info.job.data, _stop(wanted, baselines, lambda: report.data))
     theirs = info.job.model_dump(mode="json")
     if other := [name for name, value in asked.model_dump(mode="json").items() if theirs.get(name) != value]:
         raise UsageProblem(f"{job_id} is not what the policy asks for: its {', '.join(other)} differ", "Leave --job out to run it anew")

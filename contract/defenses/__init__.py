@@ -5,15 +5,27 @@ from typing import Annotated, get_args
 from pydantic import BeforeValidator, Discriminator
 
 from sparring.contract.base import require_kind
-from sparring.contract.defenses.adversarial import MART, TRADES, YOPO, FastTraining, FGSMTraining, FreeLB, FreeTraining, PGDTraining
+from sparring.contract.defenses.adversarial import (
+    ALP,
+    MART,
+    TRADES,
+    YOPO,
+    FastTraining,
+    FGSMTraining,
+    FreeLB,
+    FreeTraining,
+    FriendlyTraining,
+    PGDTraining,
+)
 from sparring.contract.defenses.base import Adversarial, DefenseBase, Family, Transform
-from sparring.contract.defenses.smooth import IMSAT, LDS, VAT, Dropout, GradientPenalty, LabelSmoothing, Noise, Plain, WeightPenalty
+from sparring.contract.defenses.smooth import IMSAT, LDS, VAT, Dropout, GradientPenalty, LabelSmoothing, Mixup, Noise, Plain, WeightPenalty
 from sparring.contract.defenses.training import Training
 from sparring.contract.defenses.wrappers import JPEG, BitDepth, NoisyInput, Smoothed, SmoothingCertificate, WrapperBase
 
 AnyDefense = (
     Plain
     | Noise
+    | Mixup
     | Dropout
     | LabelSmoothing
     | WeightPenalty
@@ -29,6 +41,8 @@ AnyDefense = (
     | FreeLB
     | TRADES
     | MART
+    | ALP
+    | FriendlyTraining
 )
 DefenseSpec = Annotated[AnyDefense, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, DEFENSES))]
 DEFENSES: tuple[type[AnyDefense], ...] = get_args(AnyDefense)
@@ -39,7 +53,7 @@ WrapperSpec = Annotated[AnyWrapper, Discriminator("kind"), BeforeValidator(lambd
 WRAPPERS: tuple[type[AnyWrapper], ...] = get_args(AnyWrapper)
 """Everything that may stand before a model when it is used."""
 
-__all__ = ["DEFENSES", "IMSAT", "JPEG", "LDS", "MART", "TRADES", "VAT", "WRAPPERS", "YOPO", "Adversarial", "AnyDefense", "AnyWrapper"]
-__all__ += ["BitDepth", "DefenseBase", "DefenseSpec", "Dropout", "FGSMTraining", "Family", "FastTraining", "FreeLB", "FreeTraining"]
-__all__ += ["GradientPenalty", "LabelSmoothing", "Noise", "NoisyInput", "PGDTraining", "Plain", "Smoothed", "SmoothingCertificate"]
-__all__ += ["Training", "Transform", "WeightPenalty", "WrapperBase", "WrapperSpec"]
+__all__ = ["ALP", "DEFENSES", "IMSAT", "JPEG", "LDS", "MART", "TRADES", "VAT", "WRAPPERS", "YOPO", "Adversarial", "AnyDefense"]
+__all__ += ["AnyWrapper", "BitDepth", "DefenseBase", "DefenseSpec", "Dropout", "FGSMTraining", "Family", "FastTraining", "FreeLB"]
+__all__ += ["FreeTraining", "FriendlyTraining", "GradientPenalty", "LabelSmoothing", "Mixup", "Noise", "NoisyInput", "PGDTraining", "Plain"]
+__all__ += ["Smoothed", "SmoothingCertificate", "Training", "Transform", "WeightPenalty", "WrapperBase", "WrapperSpec"]

@@ -1,9 +1,11 @@
 """Adversarial training: the rows are moved against the model before it learns from them."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from sparring.contract.defenses.base import Adversarial, Count, Neutral, Share
-from sparring.contract.quantity import PositiveQuantity, Quantity, value
+from sparring.contract.quantity import NotBool, PositiveQuantity, Quantity, value
 
 Inner = Literal["exact", "folded"]
 
@@ -190,3 +192,44 @@ class MART(_Crafting):
     def gradients(self) -> int:
         """One for each step, and one each for the clean and the moved row."""
         return self.steps + 2
+
+
+class ALP(_Crafting):
+    """Adversarial logit pairing: learn from the clean row and the moved one in halves, and hold their scores together.
+
+    What it gains under plain PGD has mostly fallen to longer attacks (Engstrom, Ilyas, Athalye 2018): measure it with the suite standard.
+    """
+
+    title = "ALP"
+    paper = "Kannan, Kurakin, Goodfellow 2018, arXiv 1803.06373; its limits: Engstrom, Ilyas, Athalye 2018, arXiv 1807.10272"
+    neutral: ClassVar[Neutral] = {"eps": 0, "weight": 0}
+
+    kind: Literal["alp"] = "alp"
+    weight: Quantity = 0.5
+    """Weight of the squared l2 distance between the scores of both (lambda)."""
+
+    @property
+    def gradients(self) -> int:
+        """One for each step, and one each for the clean and the moved row."""
+        return self.steps + 2
+
+
+class FriendlyTraining(_Stepping):
+    """Friendly adversarial training: a row stops moving soon after it is misclassified, so that the model learns from no worse ones.
+
+    It costs fewer clean rows than PGD training, and mostly some robustness.
+    """
+
+    title = "Friendly AT"
+    paper = "Zhang et al. 2020, arXiv 2002.11242"
+
+    kind: Literal["friendly"] = "friendly"
+    steps: Count = 7
+    """Steps along the gradient, at most (K)."""
+    further: Annotated[int, Field(ge=0, le=1000), NotBool] = 1
+    """Steps a row still takes once it is misclassified (tau)."""
+
+    @property
+    def gradients(self) -> int:
+        """One for each step, one to learn."""
+        return self.steps + 1

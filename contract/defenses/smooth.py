@@ -52,6 +52,20 @@ class Noise(DefenseBase):
         return self.samples
 
 
+class Mixup(DefenseBase):
+    """Train on rows that are mixed with another of the batch, and on their labels mixed alike."""
+
+    title = "Mixup"
+    paper = "Zhang et al. 2017, arXiv 1710.09412"
+    family = "noise"
+    neutral: ClassVar[Neutral] = {"alpha": 0}
+
+    kind: Literal["mixup"] = "mixup"
+    alpha: Annotated[float, Field(ge=0, le=1), NotBool] = 0.2
+    """Both parameters of the Beta distribution that shares are drawn from: with 1 any share is as likely as another, with less mostly
+    one of the rows counts."""
+
+
 class LabelSmoothing(DefenseBase):
     """A share of each label is spread over all classes, so that the model never learns to be certain."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sparring.contract.attacks import AttackSpec, Substitute, Transfer
-from sparring.contract.jobs import Evaluate
+from sparring.contract.jobs import AnyJob, Attacking, Certify, Evaluate
 from sparring.contract.report import Report
 from sparring.contract.resources import JobInfo
 from sparring.contract.retrain import Retrain
@@ -16,6 +16,10 @@ UNKNOWN = "No estimate yet: no job like this has run here."
 _SETTINGS = ("steps", "iterations", "draws", "queries")
 
 
+_Run = Attacking | Retrain
+"""What a report says was run: certifying is an evaluation."""
+
+
 def passes(attack: AttackSpec) -> int:
     """Times an attack takes a row through the model at most."""
     if isinstance(attack, (Transfer, Substitute)):
@@ -24,15 +28,16 @@ def passes(attack: AttackSpec) -> int:
     return each * int(getattr(attack, "restarts", 1) or 1) * max(1, int(getattr(attack, "targets", 0) or 0))
 
 
-def work(job: Evaluate | Retrain, rows: int) -> float:
+def work(job: _Run, rows: int) -> float:
     """Passes of one row through the model that a job takes at most."""
     if isinstance(job, Retrain):
         return rows * job.training.epochs * sum(defense.gradients for defense in job.defenses)
     return rows * float(sum(passes(attack) for threat in job.threats for attack in job.against(threat)))
 
 
-def estimated(context: Context, project: str, job: Evaluate | Retrain, model: str, data: str) -> Estimate | None:
+def estimated(context: Context, project: str, asked: AnyJob, model: str, data: str) -> Estimate | None:
     """What the most similar former job of the project suggests; `model` and `data` are ids. None where none tells."""
+    job = asked.evaluation() if isinstance(asked, Certify) else asked
     there = known_rows(context, project, data)
     rows = min(job.rows, there) if job.rows and there else job.rows or there
     former = sorted(_former(context, project, job, model), key=lambda each: -each[0])
@@ -65,15 +70,20 @@ def _rows_of(report: Report | RetrainReport) -> int:
     return min(report.job.rows or report.data.shape[0], report.data.shape[0]) if isinstance(report, RetrainReport) else report.clean.total
 
 
-def _former(
-    context: Context, project: str, job: Evaluate | Retrain, model: str
-) -> Iterator[tuple[int, JobInfo, Evaluate | Retrain, Report | RetrainReport]]:
+def _former(context: Context, project: str, job: _Run, model: str) -> Iterator[tuple[int, JobInfo, _Run, Report | RetrainReport]]:
     """Jobs of the same kind, each with how close it is."""
     for done, report in finished(context, project):
         own = report.job
-        if own.kind != "craft" and own.kind == job.kind:
+        if _sort(own) == _sort(job):
             yield 2 * (report.model.id == model) + (_attacks(own) == _attacks(job)), done, own, report
 
 
-def _attacks(job: Evaluate | Retrain) -> object:
-    return tuple(each.kind for each in job.defenses) if isinstance(job, Retrain) else (job.suite, job.attacks)
+def _sort(job: _Run) -> tuple[str, ...]:
+    """Jobs of one sort do the same beside their attacks."""
+    return (job.kind, job.certificate.kind) if isinstance(job, Evaluate) and job.certificate else (job.kind,)
+
+
+def _attacks(job: _Run) -> object:
+    if isinstance(job, Retrain):
+        return tuple(each.kind for each in job.defenses)
+    return (job.suite, job.attacks) if isinstance(job, Evaluate) else job.attack

@@ -1,12 +1,12 @@
 """Pages of jobs: the list, and one job while it runs and after."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Request, Response
 
 from sparring.contract.resources import EventInfo, JobInfo
-from sparring.contract.states import FINAL
+from sparring.contract.states import FINAL, Progress
 from sparring.service import jobs as api
 from sparring.service.web.fields import Filled
 from sparring.service.web.names import Names
@@ -51,7 +51,7 @@ def job_live(page: Seen, job_id: str, request: Request) -> Response:
 
 def _live(page: Seen, job: JobInfo, names: Names) -> dict[str, Any]:
     told = events.list_events(page.context.engine, page.project, job.id, limit=1000)
-    return {"job": names.job(job), "live": job.state not in FINAL, "log": _log(told), "pace": _pace(told, job.attempt)}
+    return {"job": names.job(job), "live": job.state not in FINAL, "log": _log(told), "pace": pace(told, job.attempt)}
 
 
 def _log(told: Sequence[EventInfo]) -> list[EventInfo]:
@@ -66,15 +66,28 @@ def _log(told: Sequence[EventInfo]) -> list[EventInfo]:
     return lines[::-1]
 
 
-def _pace(told: Sequence[EventInfo], attempt: int) -> list[tuple[float, EventInfo]]:
-    """Seconds since the start of this attempt, and how far it was; at some POINTS of its progress."""
-    own = [event for event in told if event.attempt == attempt and event.kind == "progress"]
-    if not own:
+class Point(NamedTuple):
+    """How far a job was."""
+
+    seconds: float
+    """Since the start of the attempt."""
+    progress: Progress
+    what: str
+    """The phase, or how it ended."""
+
+
+def pace(told: Sequence[EventInfo], attempt: int) -> list[Point]:
+    """How far the attempt was at some POINTS of its progress, and at last where it ended."""
+    own = [event for event in told if event.attempt == attempt]
+    first = next((event.time for event in own if event.state == "running"), None)
+    moved = [event for event in own if event.kind == "progress"]
+    if first is None or not moved:
         return []
-    first = next(event.time for event in told if event.attempt == attempt and event.state == "running")
-    step = max(1, len(own) // POINTS)
-    kept = own[::step] if own[-1] in own[::step] else [*own[::step], own[-1]]
-    return [((event.time - first).total_seconds(), event) for event in kept]
+    step = max(1, len(moved) // POINTS)
+    kept = moved[::step] if moved[-1] in moved[::step] else [*moved[::step], moved[-1]]
+    points = [Point((event.time - first).total_seconds(), event.progress, event.progress.phase) for event in kept]
+    ends = (event for event in own if event.kind == "state" and event.state in FINAL)
+    return points + [Point((event.time - first).total_seconds(), event.progress, event.state.replace("_", " ")) for event in ends]
 
 
 @router.post("/{job_id}/cancel")

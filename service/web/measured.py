@@ -11,7 +11,7 @@ from sparring.contract.report import Report, Score
 from sparring.contract.resources import JobInfo, ModelInfo
 from sparring.contract.retrained import REPORT, RetrainReport
 from sparring.contract.verdict import suite_version
-from sparring.reports.text import threat_text
+from sparring.reports.text import smoothed, threat_text
 from sparring.service.context import Context
 from sparring.storage import jobs, uploads
 from sparring.storage.errors import Missing
@@ -84,26 +84,42 @@ def _lines(job: JobInfo, report: Report) -> Iterator[Measured]:
 
 
 def history(context: Context, project: str, model: ModelInfo) -> tuple[Measured, ...]:
-    """Every measurement of a model, oldest first: its evaluations, and as what a retraining found it or left it."""
-    found: list[Measured] = []
-    for job, report in finished(context, project, model=model.id):
-        if isinstance(report, RetrainReport):
-            found += _lines(job, report.before)
-        elif report.job.kind == "evaluate":
-            found += _lines(job, report)
-    found += _as_made(context, project, model)
+    """Every measurement of a model, oldest first: its evaluations, and as what a retraining found it or left it.
+
+    What was measured of the smoothed model says nothing of the model itself.
+    """
+    found = [each for job in _measuring(context, project, model) for each in _measured(context, job, model)]
     return tuple(sorted(found, key=lambda each: (each.when, each.threat)))
 
 
-def _as_made(context: Context, project: str, model: ModelInfo) -> Iterator[Measured]:
+def weakest(context: Context, project: str, model: ModelInfo) -> Measured | None:
+    """The lowest robust accuracy of the last job that measured it; None if none did. No other job's report is read."""
+    for job in _measuring(context, project, model):
+        if found := tuple(_measured(context, job, model)):
+            return min(found, key=lambda each: each.robust.rate)
+    return None
+
+
+def _measuring(context: Context, project: str, model: ModelInfo) -> tuple[JobInfo, ...]:
+    """The jobs that may have measured a model, the last one first."""
+    own = jobs.list_jobs(context.engine, project, limit=RECENT, state="succeeded", model=model.id).items
     maker = uploads.maker(context.engine, project, model.id) if model.lineage else None
-    if model.lineage is None or maker is None:
-        return
-    job = jobs.get(context.engine, project, maker)
+    made = (jobs.get(context.engine, project, maker),) if maker else ()
+    found = [job for job in (*own, *made) if job.job.kind in ("evaluate", "retrain")]
+    return tuple(sorted(found, key=lambda job: job.finished or job.created, reverse=True))
+
+
+def _measured(context: Context, job: JobInfo, model: ModelInfo) -> Iterator[Measured]:
+    """What a job measured of the model."""
     report = report_of(context, job)
-    for result in report.each if isinstance(report, RetrainReport) else ():
-        if result.defense == model.lineage.recipe.defense:
-            yield from _lines(job, result.after)
+    if isinstance(report, Report):
+        yield from () if smoothed(report) else _lines(job, report)
+    elif report and model.id not in job.models:
+        yield from _lines(job, report.before)
+    elif report and model.lineage:
+        for result in report.each:
+            if result.defense == model.lineage.recipe.defense:
+                yield from _lines(job, result.after)
 
 
 def ancestors(context: Context, project: str, model: ModelInfo) -> tuple[ModelInfo, ...]:
@@ -116,11 +132,3 @@ def ancestors(context: Context, project: str, model: ModelInfo) -> tuple[ModelIn
             break
         line.insert(0, model)
     return tuple(line)
-
-
-def weakest(measured: tuple[Measured, ...]) -> Measured | None:
-    """The lowest robust accuracy of the last job that measured it; None if none did."""
-    if not measured:
-        return None
-    last = measured[-1].job
-    return min((each for each in measured if each.job == last), key=lambda each: each.robust.rate)

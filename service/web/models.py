@@ -29,7 +29,7 @@ PAGE = 25
 def model_list(page: Seen, query: Annotated[PageQuery, Query()]) -> Response:
     """The newest first, each with what was last measured of it."""
     found = uploads.list_models(page.context.engine, page.project, limit=min(query.limit, PAGE), cursor=query.cursor)
-    lines = [(model, weakest(history(page.context, page.project, model))) for model in found.items]
+    lines = [(model, weakest(page.context, page.project, model)) for model in found.items]
     names = Names(page.context, page.project)
     return page.show("models", lines=lines, names=names, next_cursor=found.next_cursor)
 
@@ -75,9 +75,10 @@ def model_page(page: Seen, model_id: str) -> Response:
         versions=versions if len(versions) > 1 else (),
         measured=measured,
         threats=sorted({each.threat for each in measured}),
-        last=weakest(measured),
+        last=weakest(context, project, model),
         maker=uploads.maker(context.engine, project, model.id),
         names=names,
+        badge=badge.markdown(page.request, context, model),
         jobs=[names.job(job) for job in done],
     )
 
@@ -92,7 +93,7 @@ def model_content(page: Seen, model_id: str, request: Request) -> Response:
 def model_badge(page: Seen, model_id: str) -> Response:
     """What was last measured, as a picture for a README."""
     model = uploads.get_model(page.context.engine, page.project, model_id)
-    return Response(badge.svg(weakest(history(page.context, page.project, model))), media_type="image/svg+xml")
+    return Response(badge.of(page.context, page.project, model), media_type="image/svg+xml")
 
 
 @router.post("/{model_id}/delete")

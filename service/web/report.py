@@ -12,7 +12,7 @@ from sparring.contract.report import Report
 from sparring.contract.resources import JobInfo
 from sparring.contract.retrained import RetrainReport
 from sparring.reports import retrained_text
-from sparring.reports.bundle import ARTIFACTS, BUNDLE, pack
+from sparring.reports.bundle import ARTIFACTS, BUNDLE, EXTRA, pack
 from sparring.service import jobs as api
 from sparring.service import reports
 from sparring.service.web.measured import artifact, report_of
@@ -30,6 +30,7 @@ DOWNLOADS = {
     "rows.csv": "one line per row and threat",
     "rows.parquet": "the same, typed",
     "examples.npz": "the witnesses: every broken row as it was broken",
+    "pictures.zip": "broken rows to look at: as they are, what was added, and with it",
     "crafted.npz": "the crafted dataset",
     "test.npz": "the rows that were held out and measured",
 }
@@ -97,7 +98,8 @@ def _members(page: Seen, job: JobInfo, report: Report) -> dict[str, Path]:
     if report.model.format != "endpoint":
         found[f"model.{report.model.format}"] = _blob(page, report.model.sha256, model=True)
     whole = {name: path for name, path in found.items() if path}
-    return whole if len(whole) == len(found) else {}
+    extra = {name: path for name in EXTRA if (path := artifact(page.context, job, name))}
+    return whole | extra if len(whole) == len(found) else {}
 
 
 def _blob(page: Seen, sha256: str, *, model: bool) -> Path | None:

@@ -3,11 +3,11 @@
 from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
-from sparring.service.web import compare, datasets, gates, jobs, models, overview, report, settings, submit, workers
+from sparring.service.web import badge, compare, datasets, gates, jobs, models, overview, report, settings, submit, workers
 from sparring.service.web.middleware import Pages
 from sparring.service.web.view import STATIC
 
-PARTS = (overview, models, datasets, submit, jobs, report, compare, gates, workers, settings)
+PARTS = (overview, models, badge, datasets, submit, jobs, report, compare, gates, workers, settings)
 API = frozenset({"v1", "healthz", "readyz", "version", "metrics", "openapi.json"})
 """First parts of paths that are never pages."""
 

@@ -9,11 +9,11 @@ from fastapi_problem.error import Problem
 from pydantic import ValidationError
 
 from sparring.contract.attacks import PURPOSES
-from sparring.contract.catalogue import DEFENSE_INFOS
+from sparring.contract.catalogue import ATTACK_INFOS, DEFENSE_INFOS
+from sparring.contract.certificates import CERTIFICATES
 from sparring.contract.defenses import DEFENSES, Adversarial
-from sparring.contract.jobs import JOB, Evaluate
+from sparring.contract.jobs import JOB, AnyJob
 from sparring.contract.resources import JobInfo
-from sparring.contract.retrain import Retrain
 from sparring.service import jobs as api
 from sparring.service.problems import Fault, invalid
 from sparring.service.web.estimate import estimated, words
@@ -29,11 +29,17 @@ LISTED = 200
 """Models and datasets that a form offers at most."""
 FIRST = ("pgd", "trades", "free", "fast", "vat", "plain")
 """Defenses that a form offers at once; the others are folded away."""
+FIRST_ATTACKS = ("pgd", "apgd", "fgsm", "fmn", "square")
+"""Attacks that a form offers at once."""
 _AROUND = frozenset(str(defense.model_fields["kind"].default) for defense in DEFENSES if issubclass(defense, Adversarial))
+_ASKING = frozenset({"evaluate", "craft"})
+"""Kinds of jobs that can be done to an endpoint."""
 _PLAIN = ("seed", "device", "precision", "suite")
 _PLACES = (
     *((f"/{name}", name) for name in ("model", "data", "rows", "suite", "knowledge", "seed", "precision", "device", "timeout", "defenses")),
-    *(("/threats", "eps"), ("/training", "epochs"), ("/training/epochs", "epochs")),
+    *((f"/{name}", name) for name in ("attack", "method")),
+    *(("/threats", "eps"), ("/threat", "eps"), ("/threat/norm", "norm"), ("/method/sigma", "sigma")),
+    *(("/training", "epochs"), ("/training/epochs", "epochs")),
 )
 
 
@@ -79,23 +85,36 @@ def _retrain(fields: Fields) -> dict[str, Any]:
     return {"kind": "retrain", **_common(fields), "defenses": defenses, "training": training, **threats, **scratch}
 
 
+def _certify(fields: Fields) -> dict[str, Any]:
+    threats = [{"norm": fields.one("norm"), "eps": eps} for eps in _numbers(fields.one("eps"))]
+    kind = fields.one("method")
+    sigma = {"sigma": fields.one("sigma")} if kind == "smoothing" and fields.one("sigma") else {}
+    return {"kind": "certify", **_common(fields), "threats": threats, "method": {"kind": kind, **sigma}}
+
+
+def _craft(fields: Fields) -> dict[str, Any]:
+    threat = {"norm": fields.one("norm"), "eps": fields.one("eps"), "targeted": bool(fields.one("targeted"))}
+    return {"kind": "craft", **_common(fields), "threat": threat, "attack": {"kind": fields.one("attack")}}
+
+
 KINDS = {
     "evaluate": Kind("/evaluate", _evaluate, {"norm": ["linf"], "eps": ["8/255"], "suite": ["quick"], "rows": ["1000"]}),
     "retrain": Kind("/retrain", _retrain, {"norm": ["linf"], "eps": ["8/255"], "defense": ["pgd"], "epochs": ["10"]}),
+    "certify": Kind("/certify", _certify, {"norm": ["linf"], "eps": ["2/255"], "method": ["crown"], "rows": ["200"]}),
+    "craft": Kind("/craft", _craft, {"norm": ["linf"], "eps": ["8/255"], "attack": ["pgd"], "rows": ["1000"]}),
 }
 
 
-def checked(kind: Kind, fields: Fields) -> tuple[Evaluate | Retrain | None, Faults]:
+def checked(kind: Kind, fields: Fields) -> tuple[AnyJob | None, Faults]:
     """The job that a form means, or what is wrong with it."""
     faults: Faults = {name: f"Choose a {what}." for name, what in (("model", "model"), ("data", "dataset")) if not fields.one(name)}
-    if not fields.many("eps") and kind.path == "/evaluate":
+    if not fields.many("eps") and kind.path != "/retrain":
         faults["eps"] = "Say how far an input may be moved, such as 8/255."
     given = kind.build(fields)
     try:
         job = JOB.validate_python(given)
     except ValidationError as error:
         return None, {**of_validation(error, given, _PLACES), **faults}
-    assert isinstance(job, (Evaluate, Retrain))
     return (None, faults) if faults else (job, {})
 
 
@@ -111,13 +130,17 @@ def _show(page: Seen, kind: str, fields: Fields, faults: Faults) -> Response:
     return page.show(
         kind,
         422 if faults else 200,
-        models=models if kind == "evaluate" else [model for model in models if model.format != "endpoint"],
+        models=models if kind in _ASKING else [model for model in models if model.format != "endpoint"],
         data=data,
         values=values,
         faults=faults,
         suites=PURPOSES,
+        attacked=[("", "what suits the method"), *((name, name) for name in PURPOSES)],
         defenses=DEFENSE_INFOS,
         first=FIRST,
+        attacks=ATTACK_INFOS,
+        first_attacks=FIRST_ATTACKS,
+        methods=CERTIFICATES,
         estimate=_estimate(page, asked, values) if models and data else "",
     )
 
@@ -139,7 +162,7 @@ def _submit(page: Seen, kind: str, fields: Fields) -> Response:
         return _show(page, kind, fields, of_problem(invalid(Fault("body", error.pointer, error.why)), places=_PLACES))
 
 
-def _taken_on(page: Seen, job: Evaluate | Retrain, key: str | None) -> JobInfo:
+def _taken_on(page: Seen, job: AnyJob, key: str | None) -> JobInfo:
     try:
         return api.take_on(page.context, page.project, job, key)
     except KeyReused:
@@ -165,37 +188,24 @@ def _estimate(page: Seen, kind: Kind, fields: Fields) -> str:
     return words(estimated(page.context, page.project, job, model, data))
 
 
-@router.get("/evaluate")
-def evaluate_form(page: Seen) -> Response:
-    """The form of a new evaluation; what the address says is filled in."""
-    return _start(page, "evaluate")
+def _offer(kind: str) -> None:
+    """Serves the pages of one kind of job."""
+
+    @router.get(f"/{kind}")
+    def form(page: Seen) -> Response:
+        """The form of a new job; what the address says is filled in."""
+        return _start(page, kind)
+
+    @router.post(f"/{kind}")
+    def submit(page: Seen, fields: Filled) -> Response:
+        """Submits the job."""
+        return _submit(page, kind, fields)
+
+    @router.get(f"/{kind}/estimate")
+    def estimate(page: Seen) -> Response:
+        """How long the job will take that the form means just now."""
+        return page.show("estimate", estimate=_estimate(page, KINDS[kind], parsed(page.request.url.query)))
 
 
-@router.post("/evaluate")
-def evaluate(page: Seen, fields: Filled) -> Response:
-    """Submits an evaluation."""
-    return _submit(page, "evaluate", fields)
-
-
-@router.get("/retrain")
-def retrain_form(page: Seen) -> Response:
-    """The form of a new retraining; what the address says is filled in."""
-    return _start(page, "retrain")
-
-
-@router.post("/retrain")
-def retrain(page: Seen, fields: Filled) -> Response:
-    """Submits a retraining."""
-    return _submit(page, "retrain", fields)
-
-
-@router.get("/evaluate/estimate")
-def evaluate_estimate(page: Seen) -> Response:
-    """How long the evaluation will take that the form means just now."""
-    return page.show("estimate", estimate=_estimate(page, KINDS["evaluate"], parsed(page.request.url.query)))
-
-
-@router.get("/retrain/estimate")
-def retrain_estimate(page: Seen) -> Response:
-    """How long the retraining will take that the form means just now."""
-    return page.show("estimate", estimate=_estimate(page, KINDS["retrain"], parsed(page.request.url.query)))
+for _kind in KINDS:
+    _offer(_kind)

@@ -29,7 +29,7 @@ NAVIGATION = (
     *(("/", "Overview"), ("/models", "Models"), ("/datasets", "Datasets"), ("/jobs", "Jobs"), ("/compare", "Compare"), ("/gates", "Gates")),
     *(("/workers", "Workers"), ("/settings", "Settings")),
 )
-_SAID = ("rate", "interval", "percent", "number", "fraction", "figure", "duration", "size", "threat_text", "trust_text")
+_SAID = ("rate", "interval", "percent", "number", "fraction", "figure", "duration", "size", "threat_text", "trust_text", "proved_text")
 
 
 def _unseen_shown(value: object) -> object:

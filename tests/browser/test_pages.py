@@ -158,6 +158,27 @@ def test_everything_a_user_does(browser: Any, running: Stack, files: Path, tmp_p
         zipfile.ZipFile(user.download("report.zip", tmp_path)).namelist()
     )
 
+    user.go(f"/models/{model}")
+    user.page.get_by_text("For a README").click()
+    badge = user.page.locator("code.secret").inner_text().partition("(")[2].rstrip(")")
+    stranger = browser.new_context().new_page()
+    assert stranger.goto(badge).status == 200
+    assert "robust (linf 0.1)" in stranger.content()
+    assert "/login" in stranger.goto(f"{user.url}/models/{model}").url
+
+    user.go(f"/certify?model={model}&data={data}&eps=0.01&method=interval&rows=50&suite=quick")
+    user.press("Start")
+    certified = user.watched()
+    user.page.get_by_role("button", name="Read the report").click()
+    assert "Certified: " in user.page.locator("main").inner_text()
+    user.go(f"/craft?model={model}&data={data}&eps=0.1&rows=50")
+    user.press("Start")
+    crafted = user.watched()
+    with user.page.expect_download() as waited:
+        user.press("Download the examples")
+    waited.value.save_as(tmp_path / "crafted.npz")
+    assert np.load(tmp_path / "crafted.npz")["x"].shape == (50, 1, 8, 8)
+
     user.go(f"/retrain?model={model}&data={data}")
     user.page.locator("#defense-pgd").uncheck()
     user.page.locator("#defense-fast").check()
@@ -179,6 +200,8 @@ def test_everything_a_user_does(browser: Any, running: Stack, files: Path, tmp_p
         "workers": "/workers",
         "settings": "/settings",
     }
-    pages |= {"evaluate": "/evaluate", "retrain": "/retrain", "compare": f"/compare?before={first}&after={second}"}
+    pages |= {name: f"/{name}" for name in ("evaluate", "retrain", "certify", "craft")}
+    pages |= {"certified": f"/jobs/{certified}/report", "crafted": f"/jobs/{crafted}/report"}
+    pages |= {"compare": f"/compare?before={first}&after={second}"}
     user.shoot(folder, pages)
     assert user.complaints == []

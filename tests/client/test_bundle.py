@@ -33,6 +33,16 @@ def test_a_bundle_holds_all_that_is_needed_to_check_a_report(client, job, files,
     }
 
 
+def test_pictures_go_with_it_where_there_are_any(client, files, worker, tmp_path):
+    worker(files={**FILES, "pictures.zip": b"PK pictures"})
+    model, data = (family.upload(path).id for family, path in zip((client.models, client.datasets), files, strict=True))
+    submitted = client.jobs.submit(Evaluate(model=model, data=data, threats=(sample.NEAR,)))
+    bundle(client, client.jobs.wait(submitted.id), tmp_path / "report.zip")
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        assert archive.read("pictures.zip") == b"PK pictures"
+        assert "pictures.zip" in json.loads(archive.read("manifest.json"))["files"]
+
+
 def test_the_same_job_makes_the_same_bytes(client, job, tmp_path):
     for name in ("a.zip", "b.zip"):
         bundle(client, job, tmp_path / name)

@@ -15,7 +15,10 @@ from sparring.contract.defenses import (
     describe,
 )
 
-KINDS = "plain noise dropout label_smoothing weight_penalty gradient_penalty lds vat imsat fgsm fast pgd free yopo freelb trades mart"
+KINDS = (
+    "plain noise mixup dropout label_smoothing weight_penalty gradient_penalty lds vat imsat "
+    "fgsm fast pgd free yopo freelb trades mart alp friendly"
+)
 EVERY = (*DEFENSES, *WRAPPERS, Training, SmoothingCertificate)
 
 
@@ -61,7 +64,7 @@ def test_the_radius_is_that_of_the_data_unless_it_is_given():
     assert PGDTraining(eps="4/255").radius(2.0) == 4 / 255
     assert FastTraining().step_size(0.1) == 0.125
     assert PGDTraining(alpha=0.5).step_size(0.1) == 0.5
-    assert {kind().kind for kind in DEFENSES if issubclass(kind, Adversarial)} == set(KINDS.split()[9:])
+    assert {kind().kind for kind in DEFENSES if issubclass(kind, Adversarial)} == set(KINDS.split()[10:])
 
 
 def test_a_probability_stays_below_one():

@@ -7,13 +7,29 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from sparring.attacks import random
-from sparring.contract.defenses import DEFENSES, LDS, MART, TRADES, VAT, YOPO, AnyDefense, FreeLB, GradientPenalty, Noise, PGDTraining
+from sparring.contract.defenses import (
+    ALP,
+    DEFENSES,
+    LDS,
+    MART,
+    TRADES,
+    VAT,
+    YOPO,
+    AnyDefense,
+    FreeLB,
+    FriendlyTraining,
+    GradientPenalty,
+    Noise,
+    PGDTraining,
+)
 from sparring.defenses.data import Batch, Data, in_memory
 
 LIGHT: dict[str, AnyDefense] = {
     "pgd": PGDTraining(steps=2, eps=0.1),
     "trades": TRADES(steps=2, eps=0.1),
     "mart": MART(steps=2, eps=0.1),
+    "alp": ALP(steps=2, eps=0.1),
+    "friendly": FriendlyTraining(steps=2, eps=0.1),
     "yopo": YOPO(rounds=2, steps=2, eps=0.1),
 }
 OTHERS: tuple[AnyDefense, ...] = (

@@ -6,8 +6,8 @@ from defenses.cases import batch, digits, mlp
 from torch import nn
 
 from sparring.attacks import random
-from sparring.contract.defenses import MART, TRADES, LabelSmoothing, Noise
-from sparring.defenses import noise
+from sparring.contract.defenses import ALP, MART, TRADES, LabelSmoothing, Mixup, Noise
+from sparring.defenses import noise, objectives
 from sparring.defenses.catalogue import recipe
 from sparring.defenses.data import Batch, facts
 from sparring.defenses.objectives import kl
@@ -104,3 +104,37 @@ def test_noise_on_the_weights_teaches_the_weights(views: Views) -> None:
     plain = torch.autograd.grad(functional.cross_entropy(views.model(given.x), given.y), list(views.model.parameters()))
     for one, other in zip(slopes, plain, strict=True):
         assert 0 < float((one - other).norm() / other.norm()) < 1
+
+
+def test_adversarial_logit_pairing(views: Views, moved) -> None:
+    given, x = moved
+    clean, far = views.model(given.x), views.model(x)
+    expected = (functional.cross_entropy(clean, given.y) + functional.cross_entropy(far, given.y)) / 2
+    expected = expected + 0.5 * (clean - far).square().sum() / 12
+    assert torch.allclose(objective(ALP())(views, given, x), expected)
+
+
+def test_mixup_is_cross_entropy_against_mixed_labels(views: Views) -> None:
+    given = batch()
+    seen = []
+    live, views.live = views.live, lambda x: seen.append(x) or live(x)
+    loss = objective(Mixup(alpha=1.0))(views, given, given.x)
+    shares = objectives.shares(given.key, 1.0).float()
+    flat, one = given.x.flatten(1), functional.one_hot(given.y, 10).float()
+    others = ((seen[0].flatten(1) - shares[:, None] * flat) / (1 - shares[:, None])).double()
+    partner = torch.cdist(others, flat.double()).argmin(1)
+    assert torch.allclose(others, flat[partner].double(), atol=1e-4)
+    assert sorted(partner.tolist()) == list(range(12))
+    soft = shares[:, None] * one + (1 - shares[:, None]) * one[partner]
+    assert torch.allclose(loss, functional.cross_entropy(live(seen[0]), soft))
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0])
+def test_shares_are_of_the_beta_distribution(alpha: float) -> None:
+    """Moments of Beta(a, a): 1/2, 1 / (4 (2a + 1)), and symmetry; each within five standard errors."""
+    drawn = objectives.shares(random.keys(0, torch.arange(20_000)), alpha)
+    variance = 1 / (4 * (2 * alpha + 1))
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+    assert abs(drawn.mean() - 0.5) < 5 * (variance / 20_000) ** 0.5
+    assert abs((drawn - 0.5).square().mean() - variance) < 5 * (1 / 16 / 20_000) ** 0.5
+    assert abs((drawn < 0.1).double().mean() - (drawn > 0.9).double().mean()) < 5 * (1 / 20_000) ** 0.5

@@ -17,6 +17,7 @@ from sparring.contract.report import (
     Finding,
     MinimalResult,
     ModelFacts,
+    Move,
     Provenance,
     QueryPoint,
     Report,
@@ -162,6 +163,20 @@ def asked(**changes) -> Report:
     return made.model_copy(update={"threats": threats + made.threats[1:]})
 
 
+def moved(*, classes=10, pairs=3) -> Report:
+    """A report that says of its first threat which classes were confused, and how far the rows of noise and of PGD were moved."""
+    made = report(classes=classes)
+    first, *others = made.threats
+    moves = (
+        Move(label=4, prediction=9, clean=2, worst=31),
+        Move(label=3, prediction=5, clean=1, worst=12),
+        *(Move(label=2 + at, prediction=-1, clean=0, worst=1) for at in range(pairs - 2)),
+    )
+    distances = ((0, 5, 0, 1), (0, 0, 0, 90), (0, 0, 0, 0))
+    each = tuple(one.model_copy(update={"distances": counts}) for one, counts in zip(first.each, distances, strict=True))
+    return made.model_copy(update={"threats": (first.model_copy(update={"moves": moves, "each": each}), *others)})
+
+
 def cascade(**changes) -> Report:
     """A report of attacks that saw only what those before them had left."""
     made = report(**changes)
@@ -203,7 +218,21 @@ def digits(count=6, size=14, threat=1) -> list[Picture]:
     return made
 
 
-__all__ = ["ATTACKS", "CLEAN", "FGSM", "ROWS", "THREATS", "asked", "cascade", "digits", "minimal", "report", "threat_result", "warning"]
+__all__ = [
+    "ATTACKS",
+    "CLEAN",
+    "FGSM",
+    "ROWS",
+    "THREATS",
+    "asked",
+    "cascade",
+    "digits",
+    "minimal",
+    "moved",
+    "report",
+    "threat_result",
+    "warning",
+]
 
 
 def corrupted(*names: CorruptionName) -> Report:

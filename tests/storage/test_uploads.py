@@ -47,6 +47,13 @@ def test_projects_do_not_see_each_other(engine: Engine, model: ModelInfo, data: 
         uploads.delete_dataset(engine, "other", data.id)
 
 
+def test_a_model_has_one_owner(engine: Engine, model: ModelInfo) -> None:
+    assert uploads.owner(engine, model.id) == "default"
+    for ref in (model.sha256, "mdl_00000000000000000000", ""):
+        with pytest.raises(Missing):
+            uploads.owner(engine, ref)
+
+
 def test_lists_come_in_pages_newest_first(engine: Engine, model: ModelInfo) -> None:
     made = [model, *(again(engine, model, str(number)) for number in range(4))]
     seen, cursor = [], None

@@ -28,14 +28,24 @@ def test_points_are_those_of_the_rows_under_the_norm(tmp_path: Path):
     x = np.arange(8).reshape(4, 2)
     past = Past([kept(tmp_path / "e.npz", [7, 3, 3, 5], [0, 0, 1, 1], x, threats=(LINF, l2))], (2,))
     index, like = np.array([5, 3, 9, 7]), torch.full((4, 2), -1.0)
-    ((points, there),) = past.points(LINF, index, like)
+    ((there, points),) = past.known(LINF, index, like)
     assert there.tolist() == [False, True, False, True]
-    assert points.tolist() == [[-1, -1], [2, 3], [-1, -1], [0, 1]]
-    ((points, there),) = past.points(l2, index, like)
-    assert points[there].tolist() == [[6, 7], [4, 5]]
-    assert past.points(Threat(norm="l1", eps=1), index, like) == []
-    assert past.points(LINF, np.array([0, 1]), like[:2]) == []
-    assert Past([kept(tmp_path / "none.npz", [], [], np.zeros((0, 2)))], (2,)).points(LINF, index, like) == []
+    assert points().tolist() == [[-1, -1], [2, 3], [-1, -1], [0, 1]]
+    ((there, points),) = past.known(l2, index, like)
+    assert points()[there].tolist() == [[6, 7], [4, 5]]
+    assert past.known(Threat(norm="l1", eps=1), index, like) == []
+    assert past.known(LINF, np.array([0, 1]), like[:2]) == []
+    assert Past([kept(tmp_path / "none.npz", [], [], np.zeros((0, 2)))], (2,)).known(LINF, index, like) == []
+
+
+def test_the_same_point_of_a_row_is_shown_once(tmp_path: Path):
+    """Versions hand points down, and a point within a small eps lies within a larger one too."""
+    further = Threat(norm="linf", eps=0.1)
+    first = kept(tmp_path / "a.npz", [1, 2, 1, 2], [0, 0, 1, 1], [[1, 1], [2, 2], [1, 1], [3, 3]], threats=(LINF, further))
+    second = kept(tmp_path / "b.npz", [1, 2, 3], [0, 0, 0], [[1, 1], [3, 3], [1, 1]])
+    found = Past([first, second], (2,)).known(LINF, np.array([1, 2, 3]), torch.zeros(3, 2))
+    assert [each.there.tolist() for each in found] == [[True, True, False], [False, True, False], [False, False, True]]
+    assert [each.points()[each.there].tolist() for each in found] == [[[1, 1], [2, 2]], [[3, 3]], [[1, 1]]]
 
 
 @pytest.mark.parametrize(

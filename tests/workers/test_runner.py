@@ -2,27 +2,31 @@
 
 import contextlib
 import csv
+import io
 import os
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from PIL import Image
 from workers.orders import gone, order, report, running, serve, talk, wait_for
 
 from sparring.attacks import random
 from sparring.contract.report import ROW_COLUMNS
 from sparring.contract.runner import Done, Failed, Told
 from sparring.contract.specs import ModelSpec
+from sparring.reports.pictures import PICTURES, Album
 from sparring.workers.models import load_model
 from workers import orders
 
 THREATS = [{"norm": "linf", "eps": 0.05}, {"norm": "linf", "eps": "8/255"}, {"norm": "l2", "eps": 0.5}]
 JOB = {"threats": THREATS, "attacks": [{"kind": "noise", "draws": 3}, {"kind": "pgd", "steps": 8, "restarts": 2}]}
-FILES = {"report.json", "report.html", "report.md", "rows.csv", "rows.parquet", "examples.npz"}
+FILES = {"report.json", "report.html", "report.md", "rows.csv", "rows.parquet", "examples.npz", "pictures.zip"}
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +76,17 @@ def test_report_counts_what_the_rows_say(done) -> None:
         assert all((row["prediction"] != row["label"]) == (row["broken"] == "1") for row in own)
         assert sum(score.robust.count for score in result.classes) == result.worst.count
         assert {each.name for each in result.each} == {"noise", "pgd"}
+        assert [sum(each.distances) for each in result.each] == [each.first for each in result.each]
+        wrong = Counter((int(row["label"]), int(row["prediction"])) for row in own if row["broken"] == "1")
+        assert {(move.label, move.prediction): move.worst for move in result.moves} == wrong
+        assert sum(move.clean for move in result.moves) == told.clean.total - told.clean.count
     eps = [point.eps for point in told.curve if point.norm == "linf"]
     assert eps == sorted(eps)
     assert eps[0] == 0
     assert told.provenance.rows_independent
+    page = (Path(done.out) / "report.html").read_text()
+    assert 'id="confusion"' in page
+    assert 'id="distances"' in page
 
 
 def test_every_query_stands_in_the_rows_and_in_the_cost(done) -> None:
@@ -93,6 +104,30 @@ def test_every_query_stands_in_the_rows_and_in_the_cost(done) -> None:
             float(row["distance"]) for row in rows if row["broken_by"] not in ("", "clean") and float(row["eps"]) == result.threat.radius
         ]
         assert result.median_distance == pytest.approx(np.median(distances))
+
+
+def test_what_is_kept_to_be_looked_at_is_what_was_found(done) -> None:
+    """Each broken row under each threat as x' shows it, and each row that was wrong as it is; 8 x 8 pixels leave room for all."""
+    kept = {(row["row"], row["norm"], float(row["eps"])): row["broken_by"] for row in table(done) if row["broken"] == "1"}
+    threats = [(result.threat.norm, result.threat.radius) for result in report(done).threats]
+    with np.load(done.data_path) as data, np.load(Path(done.out) / "examples.npz") as file:
+        clean, examples = data["x"], {name: file[name] for name in ("row", "threat", "x")}
+    with Album(Path(done.out) / PICTURES) as album:
+        for row, threat, x in zip(examples["row"], examples["threat"], examples["x"], strict=True):
+            original, pictures = album.original(int(row)), album.broken(int(threat), int(row))
+            np.testing.assert_array_equal(seen(original), clean[row][0])
+            if kept.pop((str(row), *threats[threat])) == "clean":
+                assert pictures is None
+                continue
+            np.testing.assert_array_equal(seen(pictures.adversarial), np.rint(x[0].astype(np.float64) * 255))
+            moved = np.sign(seen(pictures.perturbation).astype(int) - 128) * np.sign(x[0] - clean[row][0] / np.float32(255))
+            assert (moved >= 0).all()
+            assert (moved > 0).any()
+    assert not kept
+
+
+def seen(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
 
 
 def test_every_example_is_a_break_for_whoever_looks(done) -> None:

@@ -93,6 +93,8 @@ class Diary(Frozen):
     marks: tuple[int, int] = (-1, -1)
     epoch: int = 0
     """Which epoch that was."""
+    risen: int = 0
+    """The newest epoch that was better under PGD than every one before it."""
     last: int = 0
     """The newest epoch that was examined."""
     seconds: float = 0.0
@@ -105,7 +107,10 @@ class Diary(Frozen):
         if epoch.robust is None or epoch.clean is None:
             return diary
         marks = epoch.robust.count, epoch.clean.count
-        return diary if marks < self.marks else diary.model_copy(update={"marks": marks, "epoch": epoch.epoch})
+        if marks < self.marks:
+            return diary
+        risen = epoch.epoch if marks[0] > self.marks[0] else self.risen
+        return diary.model_copy(update={"marks": marks, "epoch": epoch.epoch, "risen": risen})
 
 
 def recall(folder: Path, plan: str) -> Result | None:
@@ -238,7 +243,7 @@ class _Session:
 
     def _waited_enough(self) -> bool:
         patience = self.task.order.job.patience
-        return patience is not None and self.diary.last - self.diary.epoch >= patience
+        return patience is not None and self.diary.last - self.diary.risen >= patience
 
     def _checkpoint(self, state: State) -> None:
         began, folder = time.monotonic(), self.task.folder

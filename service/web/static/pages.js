@@ -26,6 +26,7 @@ function draw(figure) {
   plot.hidden = values[0].length < 2;
   if (plot.hidden) return;
   const share = figure.dataset.unit === "share", time = figure.dataset.x === "time";
+  const named = (label) => label && !time ? { label, labelSize: 22, labelFont: "12px system-ui, sans-serif" } : {};
   const axis = { stroke: colour("--muted"), grid: { stroke: colour("--hairline"), width: 1 }, ticks: { stroke: colour("--hairline") } };
   const shown = (value) => value === null || value === undefined ? "–" : share ? `${value.toFixed(1)} %` : `${Number(value.toPrecision(4))}`;
   const when = (value) => value === null || value === undefined ? "–" : new Date(value * 1000).toISOString().slice(0, 16).replace("T", " ");
@@ -33,7 +34,7 @@ function draw(figure) {
     width: Math.max(240, plot.clientWidth),
     height: 220,
     scales: { x: { time }, y: share ? { range: [0, 100] } : { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
-    axes: [values[0].every(Number.isInteger) && !time ? { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : axis, { ...axis, size: 54, values: (_, ticks) => ticks.map((tick) => share ? `${tick} %` : `${tick}`) }],
+    axes: [{ ...axis, ...named(names[0]), size: time ? 50 : 34, ...(values[0].every(Number.isInteger) && !time ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) }, { ...axis, ...named(figure.dataset.y), size: 54, values: (_, ticks) => ticks.map((tick) => share ? `${tick} %` : `${tick}`) }],
     series: [{ label: names[0], value: (_, value) => time ? when(value) : plain(value) }, ...names.slice(1).map((label, at) => ({
       label, stroke: colour(LINES[at % LINES.length]), dash: DASHES[at % DASHES.length], width: 2, spanGaps: true,
       points: { show: values[0].length < 40, size: 5 }, value: (_, value) => shown(value),

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from sparring.contract.states import Reason
 from sparring.contract.verdict import Baselines, Verdict
 from sparring.errors import SparringError
 from sparring.gate import run
+from sparring.gate.baselines import accepted
+from sparring.gate.policy import read
 from tests.client.gate import sample
 
 CLEAN, NEAR = "id: clean, metric: clean, min: 0.9", "id: near, metric: robust, threat: near, min: 0.6"
@@ -68,6 +71,21 @@ def test_an_evaluation_that_fails_is_a_verdict_and_no_pass(gate, policy, worker)
     assert Verdict.model_validate_json(Path("v.json").read_bytes()).exit_code == 2
     (suite,) = JUnitXml.fromfile("v.xml")
     assert (suite.tests, suite.errors) == (2, 2)
+
+
+def test_baselines_that_are_more_than_a_service_takes_are_refused_before_anything_is_asked(gate, policy, client):
+    name = policy(DROP)
+    Path(name).write_text(Path(name).read_text().replace("{skip_proved: true}", "{skip_proved: true, stop: early}"))
+    rows = 5_000_000
+    (kept,) = (each for each in accepted(read(Path(name)).policy, sample.evidence(), "net", None) if each.key.threat)
+    data = hashlib.sha256(Path("data.npz").read_bytes()).hexdigest()
+    big = kept.model_copy(update={"key": kept.key.model_copy(update={"data": data}), "rows": rows, "right": "f" * (rows // 4)})
+    Path("sparring-baselines.json").write_text(Baselines(entries=(big,)).model_dump_json())
+    done = gate(name)
+    assert done.code == 4
+    assert "carries the rows of its baselines: 1.3 MB, but a service takes 1.0 MB" in done.err
+    assert "Leave `stop: early` out of the policy" in done.err
+    assert not list(client.jobs.list())
 
 
 def test_data_without_rows_are_nothing_evaluated(gate, policy, worker):
@@ -226,10 +244,11 @@ def test_the_service_keeps_verdicts_and_accepted_baselines(gate, policy, evaluat
     name = policy(DROP)
     evaluates()
     assert gate("baseline", "accept", name).code == 0
-    clean, near = sorted(client.baselines.list(model="net", branch="main"), key=lambda each: each.baseline.key.suite)
-    assert (clean.baseline.key.threat, sum(near.baseline.stood)) == (None, 150)
-    assert Baselines.model_validate_json(Path("sparring-baselines.json").read_bytes()).get(near.baseline.key) == near.baseline
-    assert client.baselines.get(near.id) == near
+    clean, near = sorted(client.baselines.list(model="net", branch="main"), key=lambda each: each.key.suite)
+    assert (clean.key.threat, near.score.count) == (None, 150)
+    assert (
+        Baselines.model_validate_json(Path("sparring-baselines.json").read_bytes()).get(near.key) == client.baselines.get(near.id).baseline
+    )
     evaluates()
     assert gate(name).code == 0
     worker(reason=Reason(code="bad_model", message="the model is broken"))

@@ -4,6 +4,7 @@ import pytest
 
 from sparring.contract.early import Answer, Early, Question, Stopped
 from sparring.contract.report import Score
+from sparring.contract.specs import DataSpec
 from sparring.contract.verdict import Baselines
 from sparring.errors import UsageProblem
 from sparring.gate.baselines import accepted
@@ -16,6 +17,7 @@ from tests.client.gate import sample
 from tests.reports import factory
 
 TODAY = date(2026, 5, 1)
+UNDECLARED = DataSpec()
 CLEAN, ROBUST, DROP = "id: a, metric: clean, min: 0.9", "id: b, metric: robust, threat: near, min: 0.6", "metric: robust, threat: near"
 
 
@@ -30,8 +32,8 @@ def baselines(written, right: int = 190, stood: int = 150, **given) -> Baselines
     return Baselines().replaced(accepted(written.policy, sample.evidence(right, stood, **given), "net", None, factory.WHEN))
 
 
-def questions(written, kept: Baselines | None = None, only=()):
-    found = stop(written.policy, kept or Baselines(), "net", sample.report().data.sha256, only)
+def questions(written, kept: Baselines | None = None, only=(), spec=UNDECLARED):
+    found = stop(written.policy, kept or Baselines(), "net", sample.report().data.sha256, spec, only)
     return {each.id: each for each in found.questions} if isinstance(found, Early) else {}
 
 
@@ -54,7 +56,7 @@ def test_rules_on_accuracy_are_questions_that_a_worker_can_answer_alone(tmp_path
     found = questions(written)
     assert found == {"a": Question(id="a", min=0.9), "b": Question(id="b", threat=0, min=0.6, least=50)}
     assert list(questions(written, only={"b"})) == ["b"]
-    job = written.policy.job("0" * 64, "1" * 64, stop(written.policy, Baselines(), "net", "2" * 64))
+    job = written.policy.job("0" * 64, "1" * 64, stop(written.policy, Baselines(), "net", "2" * 64, DataSpec()))
     assert Early.model_validate_json(job.stop.model_dump_json()) == job.stop
 
 
@@ -70,7 +72,7 @@ def test_other_rules_need_every_row(tmp_path, rule: str):
 
 def test_without_the_word_it_runs_in_full(tmp_path):
     written = sample.policy(tmp_path, CLEAN)
-    assert stop(written.policy, Baselines(), "net", "2" * 64) == "full"
+    assert stop(written.policy, Baselines(), "net", "2" * 64, DataSpec()) == "full"
 
 
 def test_a_policy_that_has_nothing_to_decide_early_is_told(tmp_path):
@@ -88,11 +90,51 @@ def test_a_drop_carries_its_baseline_and_one_without_is_not_waited_for(tmp_path)
     assert list(questions(written, other)) == ["a"]
 
 
+def read_so(entries, **changes) -> tuple:
+    """The same baselines of data that were read otherwise."""
+    moved = []
+    for entry in entries:
+        threat = entry.key.threat and entry.key.threat.model_copy(update=changes)
+        moved.append(entry.model_copy(update={"key": entry.key.model_copy(update={"threat": threat}), "rows": 8, "right": "ff"}))
+    return tuple(moved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec"),
+    [
+        ({"bounds": (-1.0, 1.0)}, DataSpec()),
+        ({"bounds": "none"}, DataSpec(bounds=(0, 1))),
+        ({"bounds": (0.0, 255.0), "scale": 1.0}, DataSpec()),
+        ({"scale": 1.0}, DataSpec(bounds=(0, 1), scale=1 / 255)),
+        ({"scale": 0.5}, DataSpec(bounds=(0, 1))),
+    ],
+)
+def test_of_baselines_that_differ_in_how_the_data_were_read_the_one_declared_is_asked_about(tmp_path, changes, spec):
+    written = policy(tmp_path, f"id: d, {DROP}, max_drop: 0.1")
+    mine = baselines(written).entries
+    assert next(entry.key.threat for entry in mine if entry.key.threat).scale == 1 / 255
+    others = read_so([entry for entry in mine if entry.key.threat], **changes)
+    for entries in ((*mine, *others), (*others, *mine)):
+        assert questions(written, Baselines(entries=entries), spec=spec)["d"].before.rows == 200
+    assert questions(written, Baselines(entries=others), spec=spec) == {}
+    theirs = others[0].key.threat
+    declared = DataSpec(bounds=theirs.bounds, scale=theirs.scale)
+    assert questions(written, Baselines(entries=(*mine, *others)), spec=declared)["d"].before.rows == 8
+
+
+def test_where_a_worker_alone_can_tell_which_baseline_is_meant_all_rows_are_evaluated(tmp_path):
+    written = policy(tmp_path, CLEAN, f"id: d, {DROP}, max_drop: 0.1")
+    mine = baselines(written).entries
+    kept = Baselines(entries=(*mine, *read_so([entry for entry in mine if entry.key.threat], scale=1.0)))
+    assert stop(written.policy, kept, "net", sample.report().data.sha256, DataSpec(bounds=(0, 1))) == "full"
+    assert list(questions(written, kept, spec=DataSpec(bounds=(0, 1)), only={"a"})) == ["a"]
+
+
 @pytest.mark.parametrize(("word", "status"), [("holds", "pass"), ("fails", "violated"), ("open", "inconclusive")])
 def test_the_worker_s_answer_is_the_verdict(tmp_path, word: str, status: str):
     written = policy(tmp_path, ROBUST)
     answer = Answer(id="b", word=word, at=0 if word == "open" else 44, value=0.83, low=0.61, high=0.95)
-    (rule,) = judge(written, ended(stop(written.policy, Baselines(), "net", "2" * 64), answer), Baselines(), "net", TODAY)
+    (rule,) = judge(written, ended(stop(written.policy, Baselines(), "net", "2" * 64, DataSpec()), answer), Baselines(), "net", TODAY)
     assert (rule.status, rule.low, rule.high, rule.samples) == (status, 0.61, 0.95, 60)
     assert rule.found == "83.3 % on 60 of 200 rows, [61.0, 95.0] %"
     assert ("after 44 of 200 rows" in rule.why) == (word != "open")
@@ -107,7 +149,7 @@ def test_a_question_nobody_asked_is_no_pass(tmp_path):
 def test_a_drop_is_judged_against_the_baseline_it_was_asked_about_and_no_other(tmp_path):
     written = policy(tmp_path, f"id: d, {DROP}, max_drop: 0.3")
     kept = baselines(written, sha="e" * 64)
-    asked = stop(written.policy, kept, "net", sample.report().data.sha256)
+    asked = stop(written.policy, kept, "net", sample.report().data.sha256, DataSpec())
     answer = Answer(id="d", word="holds", at=40, value=10 / 60, low=0.1, high=0.29)
     (rule,) = judge(written, ended(asked, answer, sha="f" * 64), kept, "net", TODAY)
     assert (rule.status, rule.flips.rows, rule.flips.lost, rule.value) == ("pass", 60, 10, 10 / 60)

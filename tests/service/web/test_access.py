@@ -21,6 +21,8 @@ PAGES = (
     "/jobs",
     "/evaluate",
     "/retrain",
+    "/certify",
+    "/craft",
     "/compare",
     "/gates",
     "/workers",

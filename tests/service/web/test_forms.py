@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ..conftest import Served, npz, pt2, upload_both
+from ..test_endpoints import allow, register
 from .conftest import Browser, faults
 
 EVALUATION: dict[str, Any] = {"norm": "linf", "eps": "8/255", "suite": "quick", "rows": "10"}
@@ -16,10 +17,11 @@ def test_uploads_go_the_way_of_the_api(browser: Browser) -> None:
     assert made.status_code == 303, made.text
     model = browser.served.http.get(f"/v1{made.headers['Location']}").json()
     assert (model["name"], model["format"], model["spec"]["mean"], model["spec"]["layout"]) == ("my net", "pt2", [0.5, 0.4, 0.3], "NHWC")
-    made = browser.post("/datasets/new", bounds="0,1", file=("C:\\work\\my <data>.v2.npz", npz()))
+    given = npz()
+    made = browser.post("/datasets/new", bounds="0,1", file=("C:\\work\\my <data>.v2.npz", given))
     data = browser.served.http.get(f"/v1{made.headers['Location']}").json()
     assert (data["name"], data["spec"]["bounds"]) == ("my -data-.v2", [0, 1])
-    assert browser.http.get(f"/datasets/{data['id']}/content").content == npz()
+    assert browser.http.get(f"/datasets/{data['id']}/content").content == given
 
 
 @pytest.mark.parametrize(
@@ -128,11 +130,81 @@ def test_a_retraining_is_submitted(browser: Browser, shared: Served) -> None:
         assert said in " ".join(faults(answer)), changes
 
 
+CERTIFICATE: dict[str, Any] = {"norm": "linf", "eps": "1/255, 2/255", "method": "crown", "rows": "10"}
+EXAMPLES: dict[str, Any] = {"norm": "l2", "eps": "0.5", "attack": "pgd", "rows": "10"}
+
+
+def test_a_certificate_is_asked_for(browser: Browser, shared: Served) -> None:
+    model, data = upload_both(shared)
+    page = browser.get(f"/certify?model={model.id}").text
+    assert all(f'value="{kind}"' in page for kind in ("interval", "crown", "smoothing"))
+    made = browser.post("/certify", **CERTIFICATE, model=model.id, data=data.id, suite="quick")
+    assert made.status_code == 303, faults(made)
+    told = shared.http.get(f"/v1{made.headers['Location']}").json()["job"]
+    assert (told["kind"], told["method"], told["suite"], told["rows"]) == ("certify", {"kind": "crown"}, "quick", 10)
+    assert [threat["eps"] for threat in told["threats"]] == ["1/255", "2/255"]
+    smoothed = {"norm": "l2", "eps": "0.5", "method": "smoothing", "sigma": "0.12"}
+    made = browser.post("/certify", model=model.id, data=data.id, **smoothed)
+    assert shared.http.get(f"/v1{made.headers['Location']}").json()["job"]["method"]["sigma"] == 0.12
+    assert "smoothing: l2 0.5" in browser.get(made.headers["Location"]).text
+
+
+def test_examples_are_asked_for(browser: Browser, shared: Served) -> None:
+    model, data = upload_both(shared)
+    browser.get("/craft")
+    made = browser.post("/craft", **EXAMPLES, model=model.id, data=data.id, targeted="yes", seed="3")
+    assert made.status_code == 303, faults(made)
+    told = shared.http.get(f"/v1{made.headers['Location']}").json()["job"]
+    assert (told["kind"], told["attack"]["kind"], told["seed"], told["rows"]) == ("craft", "pgd", 3, 10)
+    assert told["threat"] == {"norm": "l2", "eps": 0.5, "targeted": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "said"),
+    [
+        ("/certify", {"eps": ""}, "such as 8/255"),
+        ("/certify", {"method": "magic"}, "crown"),
+        ("/certify", {"method": ""}, "crown"),
+        ("/certify", {"norm": "l0"}, "certifies nothing in norm l0"),
+        ("/certify", {"method": "smoothing"}, "it knows l2"),
+        ("/certify", {"method": "smoothing", "norm": "l2", "sigma": "0"}, "greater than 0"),
+        ("/certify", {"suite": "none"}, "quick"),
+        ("/craft", {"eps": ""}, "such as 8/255"),
+        ("/craft", {"eps": "1, 2"}, "a number or a ratio"),
+        ("/craft", {"norm": "l7"}, "linf"),
+        ("/craft", {"attack": "fgsm"}, "not defined for norm l2"),
+        ("/craft", {"attack": "<script>alert(1)</script>"}, "pgd"),
+        ("/craft", {"rows": "0"}, "greater than or equal to 1"),
+    ],
+)
+def test_a_bad_certificate_and_bad_examples_are_told_at_their_field(
+    browser: Browser, shared: Served, path: str, changes: dict[str, str], said: str
+) -> None:
+    model, data = upload_both(shared)
+    browser.get(path)
+    asked = CERTIFICATE if path == "/certify" else EXAMPLES
+    answer = browser.post(path, **{**asked, "model": model.id, "data": data.id, **changes})
+    assert answer.status_code == 422
+    assert said in " ".join(faults(answer)).lower()
+    assert "<script>alert" not in answer.text
+
+
+def test_an_endpoint_can_be_attacked_but_not_certified(browser: Browser, shared: Served) -> None:
+    allow(shared)
+    made = register(shared, "?name=far+away&classes=10")
+    assert made.status_code == 201, made.text
+    upload_both(shared)
+    assert "far away" in browser.get("/craft").text
+    assert "far away" not in browser.get("/certify").text
+
+
 def test_forms_take_what_the_address_says_and_survive_any_of_it(browser: Browser, shared: Served) -> None:
     model, _ = upload_both(shared)
     assert f'value="{model.id}" selected' in browser.get(f"/evaluate?model={model.id}").text
     for query in ("model=%00&eps=%ff", "suite=<script>", "&".join(f"a={n}" for n in range(400)), "eps=" + "9" * 3000):
         assert browser.get(f"/evaluate?{query}").status_code == 200
+        assert browser.get(f"/certify?{query}").status_code == 200
+        assert browser.get(f"/craft?{query}").status_code == 200
         assert browser.get(f"/retrain/estimate?{query}").status_code == 200
     assert browser.get("/evaluate?" + "&".join(f"a={n}" for n in range(600))).status_code == 422
 

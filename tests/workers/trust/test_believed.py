@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from believed import BEGIN, END, HONEST, MASKED, STANDARD, evaluated, table
+from believed import HEAD, HONEST, MARKS, MASKED, STANDARD, evaluated
+from page import between, line
 
 FLAG = {
     "defensive distillation": ("suspect", "saturated_scores"),
@@ -49,9 +50,8 @@ def test_of_ten_honest_models_none_is_invalid_and_one_suspect_at_most(tmp_path: 
     assert sum(told.cost.check_seconds for told in found.values()) < 0.15 * sum(told.cost.attack_seconds for told in found.values())
 
 
-def test_the_page_has_a_line_for_every_model(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "trust.md").read_text()
-    figures = page.partition(BEGIN)[2].partition(END)[0]
+def test_the_page_has_a_line_for_every_model() -> None:
+    figures = between(Path(__file__).parents[3] / "docs" / "trust.md", MARKS)
     for name in (*MASKED, *HONEST):
         assert figures.count(f"| {name} |") == 1, "run `make trust`"
-    assert table([]).splitlines()[0] in figures
+    assert line(HEAD) in figures
