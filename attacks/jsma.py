@@ -11,6 +11,7 @@ from sparring.attacks.engine import Probe, Rule, climb, closest, knowing
 from sparring.attacks.losses import ce
 from sparring.attacks.parts import aims, centre, toward
 from sparring.attacks.problem import Attack, Goal, Outcome, Point, Problem
+from sparring.attacks.rows import where
 from sparring.contract import attacks as contract
 from sparring.contract.quantity import value
 
@@ -70,7 +71,7 @@ def _point(problem: Problem, x: Tensor, logits: Tensor, loss: Tensor, grad: Tens
 def _by_logits(target: GradientAccess, problem: Problem, x: Tensor, *, slope: bool) -> Point:
     """Looks at the logit aimed at and at the sum of the others (eq. 8): saliency is the geometric mean of its rise and their fall.
 
-    An entry that does not do both has none. Two looks, as there are two slopes.
+    An entry that does not do both has none; where none does, the rise alone counts. Two looks, as there are two slopes.
     """
     aim = _aimed(problem).labels[:, None]
     if not slope:
@@ -79,7 +80,8 @@ def _by_logits(target: GradientAccess, problem: Problem, x: Tensor, *, slope: bo
     logits, loss, rise = target.slope(lambda z: z.gather(1, aim).squeeze(1), x)
     _, _, others = target.slope(lambda z: z.scatter(1, aim, 0.0).sum(1), x)
     helps = rise.sign() * others.sign() < 0
-    grad = torch.where(helps, rise.sign() * rise.abs().sqrt() * others.abs().sqrt(), 0.0)
+    both = torch.where(helps, rise.sign() * rise.abs().sqrt() * others.abs().sqrt(), 0.0)
+    grad = where(helps.flatten(1).any(1), both, rise)
     return _point(problem, x, logits, loss, grad, 2)
 
 

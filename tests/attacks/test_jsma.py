@@ -44,6 +44,11 @@ def test_by_logits_an_entry_must_raise_the_class_and_lower_the_sum_of_the_others
     assert torch.equal(end(JSMA(targets=1), model, x, 0), torch.tensor([[1.0, 0.5, 0.5]]))
 
 
+def test_by_logits_a_class_that_rises_alone_is_reached_too() -> None:
+    model = linear([[0.0, 0.0], [3.0, 1.0]], [1.0, 0.0])
+    assert torch.equal(end(JSMA(saliency="logits"), model, torch.zeros(1, 2), 0), torch.tensor([[1.0, 0.0]]))
+
+
 def test_an_entry_goes_down_where_that_helps() -> None:
     model = linear([[1.0, 0.0], [-5.0, 1.0]], [0.0, 0.5])
     for saliency in ("logits", "softmax"):
