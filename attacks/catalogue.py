@@ -16,6 +16,7 @@ from sparring.attacks.estimates import nes, spsa
 from sparring.attacks.fab import fab
 from sparring.attacks.fmn import fmn
 from sparring.attacks.hopskipjump import hopskipjump
+from sparring.attacks.jsma import jsma
 from sparring.attacks.losses import LOSSES, Loss, kl
 from sparring.attacks.parts import (
     aims,
@@ -57,6 +58,7 @@ from sparring.contract.attacks import (
     FGM,
     FGSM,
     FMN,
+    JSMA,
     MIFGSM,
     NES,
     NIFGSM,
@@ -243,6 +245,8 @@ def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, 
             return cw(spec)(target, problem)
         case CWLinf():
             return cw_linf(spec)(target, problem)
+        case JSMA():
+            return jsma(spec)(target, problem)
         case EAD():
             return ead(spec)(target, problem)
         case FAB():

@@ -130,6 +130,26 @@ class FMN(White):
     """Runs from other starting points; the nearest point of all is kept."""
 
 
+class JSMA(White):
+    """Jacobian-based saliency map: takes the entry that raises a class most and lowers the others most to its limit, then the next."""
+
+    title = "JSMA"
+    paper = "Papernot, McDaniel, Jha, Fredrikson, Celik, Swami 2015, arXiv 1511.07528"
+    norms = ("l0",)
+    bounded = False
+    converges = False  # greedy: the entries of the largest slopes need not be the fewest
+
+    kind: Literal["jsma"] = "jsma"
+    steps: Steps = 100
+    """Moves of an entry, for each target."""
+    targets: Targets = 9
+    """Classes to aim at, from the runner-up on, one run toward each; where the job names the class, that one alone."""
+    saliency: Literal["logits", "softmax"] = "softmax"
+    """Slopes of which outputs are weighed: with logits an entry must raise one and lower the sum of the others, at two queries a look."""
+    theta: PositiveQuantity | None = None
+    """How far an entry moves at a time, in units of the data; to its limit unless given, and by 1 where it has none."""
+
+
 class FAB(White):
     """Fast adaptive boundary: projects on the linearised boundary, always pulled back toward the clean row.
 

@@ -14,9 +14,11 @@ Faults = dict[str, str]
 GENERAL = ""
 _PLAINER = (
     ("must be letters, digits, space", "Only letters, digits, space and . _ + -, and at most 100 of them"),
+    ("must be an id (", "That is not one of those there are"),
+    ("must be the id of a job", "That is not one of those there are"),
     ("must have at least 1 item", "Choose at least one"),
-    ("must be a whole number", "That is not a whole number"),
-    ("must be a number", "That is not a number"),
+    ("must be a whole number (", "That is not a whole number"),
+    ("must be a number (", "That is not a number"),
 )
 """How a fault begins, and what is said to people who fill in a form."""
 

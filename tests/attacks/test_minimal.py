@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import catalogue
 from sparring.attacks.problem import Outcome, Problem
-from sparring.contract.attacks import CW, DDN, EAD, FAB, FMN, AttackSpec, CWLinf, DeepFool
+from sparring.contract.attacks import CW, DDN, EAD, FAB, FMN, JSMA, AttackSpec, CWLinf, DeepFool
 
 INF = float("inf")
 BRIEF_CW = CW(steps=100, searches=4, weight=1.0, rate=0.03)
@@ -26,6 +26,7 @@ CLOSE: list[tuple[AttackSpec, float]] = [
     (BRIEF_CW, 0.04),
     (BRIEF_LINF, 0.01),
     (BRIEF_EAD, 0.05),
+    (JSMA(), 0.0),
 ]
 """How far above the exact distance they may end on an affine model, of it."""
 EACH = [(spec, norm, slack) for spec, slack in CLOSE for norm in spec.norms if norm != "l0"]
@@ -201,14 +202,13 @@ def test_the_boundary_is_passed_by_the_confidence_asked_for(spec: AttackSpec) ->
     assert (asked.goal.margin(case.model(outcome.x).detach()) > 0.5 * (1 - 1e-6)).all()
 
 
-@pytest.mark.parametrize("weight", [1e-5, 1e-3, 1.0])
-def test_in_linf_a_weight_that_is_too_light_grows_until_the_limit_gives_way(weight: float) -> None:
+def test_in_linf_the_limit_ends_near_the_exact_distance_whatever_weight_begins() -> None:
     model, x, labels, exact = boxed("linf")
     asked = problem(x, labels, "linf", INF, (0.0, 1.0), stop=False)
-    outcome = run(CWLinf(steps=10, rounds=40, weight=weight), model, asked)
-    assert (lengths(asked, outcome) <= exact * 1.05).all()
-    stuck = run(CWLinf(steps=10, rounds=40, weight=1e-5, heaviest=1e-5), model, asked)
-    assert lengths(asked, stuck).mean() > 1.1 * lengths(asked, outcome).mean()
+    for weight in (1e-5, 0.1):
+        outcome = run(CWLinf(steps=10, rounds=40, weight=weight), model, asked)
+        assert outcome.success.all()
+        assert (lengths(asked, outcome) <= exact * 1.02).all()
 
 
 def test_the_larger_beta_the_fewer_entries_change_and_the_shorter_is_the_way_in_l1() -> None:
