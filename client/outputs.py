@@ -1,13 +1,16 @@
 """Files a report is written to, by the suffix of their names; everything that can be wrong is found before any work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sparring.bundle import BUNDLE, bundle
+from sparring.contract.report import Report
 from sparring.contract.resources import JobInfo
+from sparring.contract.retrained import RetrainReport
 from sparring.errors import UsageProblem
 from sparring.paths import check_folder, kind_of
+from sparring.reports.card import CARD, ROBUSTBENCH, card, robustbench
 from sparring.sdk import Client
 from sparring.show import say
 
@@ -34,8 +37,12 @@ _OF_TRAINING = {
 }
 
 
+MADE: dict[str, Callable[[Report], str]] = {CARD: card, ROBUSTBENCH: robustbench}
+"""What is made of a report here, by the ending of the name."""
+
+
 class Output(NamedTuple):
-    """A file to write, and the job's file it is a copy of."""
+    """A file to write, and the job's file it is a copy of, or one of those made here."""
 
     path: Path
     artifact: str
@@ -56,11 +63,11 @@ def outputs(paths: Sequence[Path], *, crafting: bool = False, training: bool = F
     found: list[Output] = []
     known = _OF_TRAINING if training else _BY_SUFFIX
     for path in paths:
-        artifact = known.get(path.suffix.lower())
+        made = next((ending for ending in MADE if path.name.lower().endswith(ending)), None)
+        artifact = made or known.get(path.suffix.lower())
         if artifact is None:
-            raise UsageProblem(
-                f"{said} {path}: nothing is written as {path.suffix or 'a file without a suffix'}", f"Known are {', '.join(known)}"
-            )
+            hint = f"Known are {', '.join((*known, *MADE))}"
+            raise UsageProblem(f"{said} {path}: nothing is written as {path.suffix or 'a file without a suffix'}", hint)
         if crafting and artifact == "examples.npz" and path.name != "examples.npz":
             artifact = "crafted.npz"
         check_folder(path, f"{said} ")
@@ -79,8 +86,20 @@ def write(client: Client, job: JobInfo, wanted: Sequence[Output]) -> None:
         if artifact == BUNDLE:
             bundle(client, job, path)
             say(f"wrote {path}")
+        elif artifact in MADE:
+            _make(client, job, path, MADE[artifact])
+            say(f"wrote {path}")
         elif artifact in left:
             client.jobs.artifact(job.id, artifact, path)
             say(f"wrote {path}")
         else:
             say(f"{path} is not written: the job left no {artifact}")
+
+
+def _make(client: Client, job: JobInfo, path: Path, make: Callable[[Report], str]) -> None:
+    """Of a job that has trained, it is the report of the model that came of it."""
+    found = client.jobs.any_report(job.id)
+    try:
+        path.write_text(make(found.best.after if isinstance(found, RetrainReport) else found), encoding="utf-8")
+    except OSError as error:
+        raise UsageProblem(f"{path} cannot be written: {error.strerror}") from error

@@ -6,7 +6,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sparring import local
 from sparring.contract.report import Report
 from sparring.errors import SparringError, UsageProblem
 from sparring.paths import absent, check_readable, kind_of
+from sparring.reports.bundle import PAGE
 from sparring.reports.compare import Told
 from sparring.reports.pictures import PICTURES, Album
 from sparring.reports.rows import outcomes, read_csv
@@ -32,16 +33,22 @@ def told(*names: str, pictures: bool = False) -> Iterator[tuple[Told, ...]]:
     Raises:
         UsageProblem: a name is neither, or a file is no report.zip.
     """
-    for name in names:
-        if not _is_job(name) and kind_of(Path(name)) != "file":
-            raise UsageProblem(f"{name} {absent(kind_of(Path(name)))}", "Give a report.zip or the id of a job (job_…)")
+    check(names)
     with ExitStack() as held:
-        client = held.enter_context(local.service()) if any(map(_is_job, names)) else None
+        client = held.enter_context(local.service()) if any(map(is_job, names)) else None
         kept = held if pictures else None
-        yield tuple(of_job(client, name, kept) if client and _is_job(name) else of_zip(Path(name), kept) for name in names)
+        yield tuple(of_job(client, name, kept) if client and is_job(name) else of_zip(Path(name), kept) for name in names)
 
 
-def _is_job(name: str) -> bool:
+def check(names: Iterable[str]) -> None:
+    """UsageProblem for a name that is neither the id of a job nor a file."""
+    for name in names:
+        if not is_job(name) and kind_of(Path(name)) != "file":
+            raise UsageProblem(f"{name} {absent(kind_of(Path(name)))}", "Give a report.zip or the id of a job (job_…)")
+
+
+def is_job(name: str) -> bool:
+    """Whether it is written like the id of a job."""
     return bool(re.fullmatch(r"job_[0-9a-z]{20}", name))
 
 
@@ -60,12 +67,25 @@ def of_job(client: Client, job: str, held: ExitStack | None = None) -> Told:
 
 def of_zip(path: Path, held: ExitStack | None = None) -> Told:
     """The report in a report.zip; with pictures for as long as `held` is open. UsageProblem where it is none."""
+    with _opened(path) as archive:
+        report, rows = (_member(archive, name) for name in ("report.json", "rows.csv"))
+        album = _member(archive, PICTURES) if held is not None and PICTURES in archive.namelist() else None
+        return _told(Report.model_validate_json(report), rows.decode(), album, held)
+
+
+def page_of_zip(path: Path) -> bytes | None:
+    """The page in a report.zip; None in one of a version that left it out. UsageProblem where it is none."""
+    with _opened(path) as archive:
+        return _member(archive, PAGE) if PAGE in archive.namelist() else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """What is wrong with it, or with what is read from it, as a UsageProblem."""
     check_readable(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            report, rows = (_member(archive, name) for name in ("report.json", "rows.csv"))
-            album = _member(archive, PICTURES) if held is not None and PICTURES in archive.namelist() else None
-        return _told(Report.model_validate_json(report), rows.decode(), album, held)
+            yield archive
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValidationError, ValueError, EOFError, csv.Error, RuntimeError) as error:
         hint = "Write it with `sparring report export JOB -o report.zip`"
         raise UsageProblem(f"{path} is no report.zip: {str(error).splitlines()[0]}", hint) from error

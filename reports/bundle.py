@@ -13,7 +13,8 @@ BUNDLE = "report.zip"
 MANIFEST = "manifest.json"
 ARTIFACTS = ("report.json", "rows.csv", "examples.npz")
 """Of the files that a job left, those that belong into it."""
-EXTRA = (PICTURES,)
+PAGE = "report.html"
+EXTRA = (PAGE, PICTURES)
 """Those that belong into it where the job left them."""
 
 _CHUNK = 1 << 20

@@ -82,6 +82,8 @@ def outcomes(rows: Sequence[Row], report: Report) -> tuple[Outcomes, ...]:
     Raises:
         ValueError: the rows are not those of the report: their number or their counts differ, or those of two threats do.
     """
+    if not report.threats:
+        raise ValueError("the report has no threats")
     total = report.clean.total
     if len(rows) != total * len(report.threats):
         raise ValueError(f"there are {len(rows)} lines, but {total} rows under {len(report.threats)} threats")

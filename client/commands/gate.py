@@ -52,7 +52,7 @@ def run(
     ] = None,
     report: Annotated[
         list[Path] | None,
-        typer.Option(help="The report behind it: .html .json .md .csv .parquet .npz .zip; repeatable.", show_default=False),
+        typer.Option(help=f"The report behind it: {o.FORMS}; repeatable.", show_default=False),
     ] = None,
     as_json: o.Json = False,
     prove: Annotated[bool, typer.Option("--selftest", help="Prove on models that are known that the gate can fail.")] = False,

@@ -29,6 +29,9 @@ def ident(prefix: str, *, sha256: bool = False) -> Callable[[str], str]:
     return check
 
 
+FORMS = ".html .json .md .csv .parquet .npz .zip card.md robustbench.json"
+"""Endings of files that a report is written to."""
+
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False, callback=ident("job"))]
 
 Arch = Annotated[str | None, typer.Option(help="Architecture of bare weights: mlp, lenet5, cnn, resnet18.", rich_help_panel=_UPLOAD_MODEL)]
@@ -58,5 +61,10 @@ Timeout = Annotated[int | None, typer.Option(help="Seconds after which the job i
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout and nothing else.")]
 Output = Annotated[
     list[Path] | None,
-    typer.Option("-o", "--output", help="A file to write: .html .json .md .csv .parquet .npz .zip; repeatable.", show_default=False),
+    typer.Option(
+        "-o",
+        "--output",
+        help=f"A file to write: {FORMS}; repeatable.",
+        show_default=False,
+    ),
 ]

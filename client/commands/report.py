@@ -1,4 +1,4 @@
-"""`sparring report`: show, open, export."""
+"""`sparring report`: show, open, export, bundle."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from sparring.commands import options as o
 
-app = typer.Typer(no_args_is_help=True, help="Reports: show, open, export.")
+app = typer.Typer(no_args_is_help=True, help="Reports: show, open, export, bundle.")
 
 
 @app.command("show")
@@ -42,7 +42,8 @@ def open_report(job: o.Job) -> None:
 def export_report(
     job: o.Job,
     output: Annotated[
-        list[Path], typer.Option("-o", "--output", help="A file: .html .json .md .csv .parquet .npz .zip, or a model; repeatable.")
+        list[Path],
+        typer.Option("-o", "--output", help=f"A file: {o.FORMS}, or a model; repeatable."),
     ],
 ) -> None:
     """Write the report, its rows or its examples to files."""
@@ -53,3 +54,18 @@ def export_report(
         found = client.jobs.get(job)
         client.jobs.any_report(job)
         write(client, found, outputs(output, crafting=found.job.kind == "craft", training=found.job.kind == "retrain"))
+
+
+@app.command("bundle")
+def bundle_reports(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; new, or empty.", show_default=False)],
+    reports: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[REPORT]…", help="A report.zip, or the id of a job; all evaluations unless given.", show_default=False),
+    ] = None,
+) -> None:
+    """Write reports as a folder for any static host: an index by model, and each report as a page, JSON and rows."""
+    from sparring import show, site
+
+    count = site.write(folder, reports or ())
+    show.say(f"wrote {folder}: {count} report{'' if count == 1 else 's'}")

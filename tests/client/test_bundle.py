@@ -27,7 +27,7 @@ def test_a_bundle_holds_all_that_is_needed_to_check_a_report(client, job, files,
     assert manifest["job"] == job.id
     assert manifest["files"] == {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
     assert found == {
-        **{name: FILES[name] for name in ("report.json", "rows.csv", "examples.npz")},
+        **{name: FILES[name] for name in ("report.json", "report.html", "rows.csv", "examples.npz")},
         "model.pt2": files[0].read_bytes(),
         "data.npz": files[1].read_bytes(),
     }

@@ -14,6 +14,7 @@ from sparring.contract.threat import Threat
 from sparring.errors import UsageProblem
 from sparring.outputs import outputs
 from sparring.parsing import DEFENSE_ALIASES, DEFENSE_KINDS
+from sparring.reports.card import card, robustbench
 from sparring.sdk import Client
 from sparring.storage import jobs
 from tests.client.conftest import FILES
@@ -76,6 +77,9 @@ def test_reports_by_hand(sparring, files, worker, served, tmp_path):
     assert "handed on" in sparring("report", "show", job.id).stdout
     assert sparring("report", "export", job.id, "-o", "again.pt2").returncode == 0
     assert (tmp_path / "again.pt2").read_bytes() == TRAINED["model.pt2"]
+    assert sparring("report", "export", job.id, "-o", "card.md", "-o", "robustbench.json").returncode == 0
+    assert (tmp_path / "card.md").read_text() == card(retrained.report().best.after)
+    assert (tmp_path / "robustbench.json").read_text() == robustbench(retrained.report().best.after)
     assert "defenses  vat" in " ".join(sparring("jobs", "show", job.id).stdout.split("\n")).replace("   ", "  ")
     with Client(served.url, served.key) as client:
         with pytest.raises(UsageProblem, match="its report is of another kind") as refused:

@@ -163,7 +163,9 @@ def test_the_report_and_its_downloads(browser: Browser, shared: Served) -> None:
         assert answer.status_code == 200
         assert answer.headers["Content-Disposition"].startswith("attachment")
     archive = zipfile.ZipFile(io.BytesIO(browser.get(f"/jobs/{job}/report.zip").content))
-    assert set(archive.namelist()) == {"manifest.json", "report.json", "rows.csv", "examples.npz", "model.pt2", "data.npz"}
+    assert set(archive.namelist()) == {
+        *("manifest.json", "report.json", "report.html", "rows.csv", "examples.npz", "model.pt2", "data.npz"),
+    }
     assert browser.get(f"/jobs/{job}/files/passwd").status_code == 404
     assert browser.get(f"/jobs/{job}/files/..%2fpasswd").status_code == 404
     assert f"{100 * told.threats[0].worst.rate:.1f} %" in browser.get(f"/models/{model.id}").text
