@@ -6,6 +6,7 @@ from typing import assert_never
 from sparring.attacks.access import Decisions, GradientAccess, Scores
 from sparring.attacks.apgd import auto
 from sparring.attacks.cw import cw
+from sparring.attacks.cw_linf import cw_linf
 from sparring.attacks.ddn import ddn
 from sparring.attacks.deepfool import deepfool
 from sparring.attacks.diverse import diverse
@@ -15,6 +16,7 @@ from sparring.attacks.estimates import nes, spsa
 from sparring.attacks.fab import fab
 from sparring.attacks.fmn import fmn
 from sparring.attacks.hopskipjump import hopskipjump
+from sparring.attacks.jsma import jsma
 from sparring.attacks.losses import LOSSES, Loss, kl
 from sparring.attacks.parts import (
     aims,
@@ -56,6 +58,7 @@ from sparring.contract.attacks import (
     FGM,
     FGSM,
     FMN,
+    JSMA,
     MIFGSM,
     NES,
     NIFGSM,
@@ -67,6 +70,7 @@ from sparring.contract.attacks import (
     VAT,
     AttackSpec,
     Boundary,
+    CWLinf,
     DeepFool,
     GradientAscent,
     HopSkipJump,
@@ -239,6 +243,10 @@ def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, 
             return fmn(spec)(target, problem)
         case CW():
             return cw(spec)(target, problem)
+        case CWLinf():
+            return cw_linf(spec)(target, problem)
+        case JSMA():
+            return jsma(spec)(target, problem)
         case EAD():
             return ead(spec)(target, problem)
         case FAB():

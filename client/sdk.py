@@ -16,7 +16,7 @@ import httpx2
 from pydantic import TypeAdapter
 
 from sparring.contract.endpoints import AnyEndpoint
-from sparring.contract.gates import Accepting, BaselineInfo, GateInfo, GateLine, GateRun
+from sparring.contract.gates import Accepting, BaselineInfo, BaselineLine, GateInfo, GateLine, GateRun
 from sparring.contract.jobs import AnyJob
 from sparring.contract.report import Report
 from sparring.contract.resources import (
@@ -294,23 +294,23 @@ class KeptBaselines:
     """Baselines that the service keeps."""
 
     _info = TypeAdapter(BaselineInfo)
-    _page = TypeAdapter(Page[BaselineInfo])
+    _page = TypeAdapter(Page[BaselineLine])
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    def accept(self, baselines: Sequence[Baseline]) -> tuple[BaselineInfo, ...]:
+    def accept(self, baselines: Sequence[Baseline]) -> tuple[BaselineLine, ...]:
         """Put them in the places of those of the same keys."""
         headers = {"Content-Type": "application/json"}
         content = Accepting(baselines=tuple(baselines)).model_dump_json()
-        return self._wire.ask(TypeAdapter(tuple[BaselineInfo, ...]), "PUT", "/v1/baselines", headers=headers, content=content)
+        return self._wire.ask(TypeAdapter(tuple[BaselineLine, ...]), "PUT", "/v1/baselines", headers=headers, content=content)
 
-    def list(self, *, branch: str | None = None, model: str | None = None, data: str | None = None) -> Iterator[BaselineInfo]:
-        """All of them, the last accepted first; of one branch, model name or digest of the data if asked."""
+    def list(self, *, branch: str | None = None, model: str | None = None, data: str | None = None) -> Iterator[BaselineLine]:
+        """All of them without their rows, the last accepted first; of one branch, model name or digest of the data if asked."""
         return _pages(self._wire, self._page, "/v1/baselines", branch=branch, model=model, data=data)
 
     def get(self, baseline_id: str) -> BaselineInfo:
-        """One of them."""
+        """What became of every row of one."""
         return self._wire.ask(self._info, "GET", f"/v1/baselines/{_part(baseline_id)}")
 
 

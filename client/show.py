@@ -77,7 +77,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
 
 def findings(report: Report) -> None:
     """The warnings of a report on stdout, and what else spoke against a number."""
-    _warn((*report.warnings, *(found for result in report.threats for found in text.own_evidence(result, report))))
+    _warn((*report.warnings, *(found for result in report.threats for found in text.own_evidence(result, report.warnings))))
 
 
 def _warn(findings: Iterable[Finding]) -> None:

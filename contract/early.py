@@ -35,6 +35,11 @@ class Stood(Frozen):
         bits = f"{int(self.right, 16):0{4 * len(self.right)}b}"
         return tuple(bit == "1" for bit in bits[: self.rows])
 
+    @property
+    def count(self) -> int:
+        """Rows that were right, or stood."""
+        return (int(self.right, 16) >> (4 * len(self.right) - self.rows)).bit_count()
+
 
 def packed(stood: Iterable[bool]) -> str:
     """A bit for each row, as `Stood.right` holds them."""

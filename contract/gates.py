@@ -6,10 +6,12 @@ from typing import Annotated
 from pydantic import Field
 
 from sparring.contract.base import Frozen
+from sparring.contract.fields import Sha256
 from sparring.contract.gate import Policy
 from sparring.contract.quantity import Listed, NotEmpty
+from sparring.contract.report import Score
 from sparring.contract.resources import Name
-from sparring.contract.verdict import Baseline, ExitCode, Verdict
+from sparring.contract.verdict import Baseline, BaselineKey, ExitCode, Verdict
 
 
 class GateRun(Frozen):
@@ -53,3 +55,16 @@ class BaselineInfo(Frozen):
     created: datetime
     """When it was accepted last."""
     baseline: Baseline
+
+
+class BaselineLine(Frozen):
+    """A baseline, in a list of them: without its rows."""
+
+    id: str
+    created: datetime
+    """When it was accepted last."""
+    key: BaselineKey
+    sha256: Sha256
+    """Of the model."""
+    score: Score
+    """Rows that were right, or stood."""

@@ -4,10 +4,13 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-Ref = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$|^(mdl|dat)_[0-9a-z]{20}$")]
+REF = r"^(sha256:)?[0-9a-f]{64}$|^(mdl|dat)_[0-9a-z]{20}$"
+JOB_REF = r"^job_[0-9a-z]{20}$"
+
+Ref = Annotated[str, Field(pattern=REF)]
 """An id (`mdl_…`, `dat_…`) or the sha256 of what was uploaded; with a sha256 the newest upload of those bytes is meant."""
 
-JobRef = Annotated[str, Field(pattern=r"^job_[0-9a-z]{20}$")]
+JobRef = Annotated[str, Field(pattern=JOB_REF)]
 """The id of a job."""
 
 

@@ -14,7 +14,9 @@ from sparring.contract.specs import DataFormat, DataSpec, ModelFormat, ModelSpec
 from sparring.contract.states import Progress, Reason, State
 from sparring.contract.threat import Norm
 
-Name = Annotated[str, Field(pattern=r"^[\w .+\-]{1,100}$")]
+NAME = r"^[\w .+\-]{1,100}$"
+
+Name = Annotated[str, Field(pattern=NAME)]
 """Letters, digits, space and `. _ + -`, at most 100 characters."""
 
 

@@ -73,7 +73,7 @@ def _attacks(result: ThreatResult, report: Report) -> str:
     ]
     distance = [] if result.median_distance is None else [f"Median distance of broken rows: {text.figure(result.median_distance)}."]
     title = f"### {escape(text.threat_text(result.threat))}"
-    own = filter(None, [bullets(text.own_evidence(result, report))])
+    own = filter(None, [bullets(text.own_evidence(result, report.warnings))])
     proved = filter(None, [escape(text.proved_text(result, report))])
     columns, known = text.level_table(result)
     levels = [tabled(columns, known)] if known else []

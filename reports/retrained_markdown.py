@@ -10,6 +10,8 @@ def retrained_markdown(report: RetrainReport) -> str:
     """The report in GitHub's Markdown. Everything a user wrote is escaped."""
     parts = [f"# {escape(report.model.name)} retrained on {escape(report.data.name)}", f"**{escape(words.headline(report))}**"]
     parts += ["\n".join(f"- {escape(sentence)}" for sentence in report.advice)] if report.advice else []
+    own = [found for result in report.best.after.threats for found in text.own_evidence(result, report.warnings)]
+    parts += [bullets(own)] if own else []
     parts += [_table(words.comparison(report)), words.GRADIENTS, words.CHOSEN]
     if report.warnings:
         parts += ["## Warnings", bullets(report.warnings)]

@@ -183,9 +183,9 @@ def smoothed(report: Report) -> bool:
     return certificate is not None and certificate.kind == "smoothing"
 
 
-def own_evidence(result: ThreatResult, report: Report) -> tuple[Finding, ...]:
-    """What speaks for or against the number of one threat and is not among the warnings of the report already."""
-    return tuple(finding for finding in result.trust.evidence if finding not in report.warnings)
+def own_evidence(result: ThreatResult, warnings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What speaks for or against the number of one threat and is not among the warnings of its report already."""
+    return tuple(finding for finding in result.trust.evidence if finding not in warnings)
 
 
 def suite_text(report: Report) -> str:

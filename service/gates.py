@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from sparring.contract.fields import Sha256
 from sparring.contract.gate import Branch
-from sparring.contract.gates import Accepting, BaselineInfo, GateInfo, GateLine, GateRun
+from sparring.contract.gates import Accepting, BaselineInfo, BaselineLine, GateInfo, GateLine, GateRun
 from sparring.contract.resources import Name, Page
 from sparring.service.auth import Project
 from sparring.service.context import MAX_BODY, Ctx
@@ -58,14 +58,14 @@ def get_gate(context: Ctx, project: Project, gate_id: str) -> GateInfo:
 
 
 @router.put("/baselines", summary="Accept baselines", max_body_size=MOST)
-def accept_baselines(context: Ctx, project: Project, accepting: Accepting) -> list[BaselineInfo]:
+def accept_baselines(context: Ctx, project: Project, accepting: Accepting) -> list[BaselineLine]:
     """Puts them in the places of those of the same keys (branch, model name, data, threat, suite); nothing else changes a baseline."""
     return list(gates.accept(context.engine, project=project, fresh=accepting.baselines))
 
 
 @router.get("/baselines", summary="All baselines")
-def list_baselines(context: Ctx, project: Project, query: Annotated[BaselineQuery, Query()], links: Linking) -> Page[BaselineInfo]:
-    """The last accepted first; of one branch, model name or digest of the data if asked."""
+def list_baselines(context: Ctx, project: Project, query: Annotated[BaselineQuery, Query()], links: Linking) -> Page[BaselineLine]:
+    """The last accepted first, without their rows; of one branch, model name or digest of the data if asked."""
     asked = query.model_dump(exclude={"limit", "cursor"})
     page = gates.list_baselines(context.engine, project, limit=query.limit, cursor=query.cursor, **asked)
     links.to_next(page)

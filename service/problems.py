@@ -16,15 +16,24 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Match
 
+from sparring.contract.faults import plainly
 from sparring.storage import database, errors
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-LONGEST = 300
+LONGEST = 500
 """Characters of a message at most: what was sent may be told back, and may be long."""
 MOST = 100
 """Faults that are listed at most."""
 PREFIX = "urn:sparring:problem:"
+
+_ATTACKS, _DEFENSES = ("/v1/attacks", "the attacks with their settings"), ("/v1/defenses", "the defenses with their settings")
+_DATASETS, _JOBS = ("/v1/datasets", "the datasets there are"), ("/v1/jobs", "the jobs there are")
+_LISTS = {
+    **{"attacks": _ATTACKS, "attack": _ATTACKS, "defenses": _DEFENSES, "suite": ("/v1/suites", "the suites")},
+    **{"model": ("/v1/models", "the models there are"), "data": _DATASETS, "unlabelled": _DATASETS, "training": _DATASETS, "replay": _JOBS},
+}
+"""Where what may stand in a field of a job can be looked up."""
 
 Handler = Callable[[ExceptionHandler, Request, Any], Problem]
 
@@ -58,10 +67,17 @@ def problem(
     return Problem(title, type_=PREFIX + code, detail=detail, status=status, headers=dict(headers or {}), **extras)
 
 
-def invalid(*faults: Fault, code: str = "invalid-request") -> Problem:
+def invalid(*faults: Fault, code: str = "invalid-request", hint: str = "") -> Problem:
     """422 that lists the faults; the first one is the detail."""
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return problem(422, code, faults[0].sentence + more, faults=faults)
+    return problem(422, code, faults[0].sentence + more, hint=hint, faults=faults)
+
+
+def _hint(fault: Fault) -> str:
+    """What to do about it: where to look up what may stand there."""
+    first = fault.pointer.split("/")[1] if fault.pointer else ""
+    known = _LISTS.get(first) if fault.where == "body" else None
+    return f"GET {known[0]} lists {known[1]}" if known else "GET /openapi.json describes every field"
 
 
 def _child(node: Any, part: int | str) -> Any:
@@ -88,7 +104,7 @@ def _pointer(path: Sequence[int | str], body: Any) -> str:
 
 def _fault(error: Mapping[str, Any], body: Any) -> Fault:
     where, *path = error["loc"] or ("body",)
-    message = str(error["msg"]).removeprefix("Value error, ")[:LONGEST]
+    message = plainly(error)[:LONGEST]
     if where != "body":
         return Fault(where, "".join(f"/{part}" for part in path[:1]), message)
     pointer = _pointer(path, body)
@@ -123,7 +139,8 @@ def _validation(_: ExceptionHandler, request: Request, error: RequestValidationE
         return problem(
             415, "unsupported-media-type", f"The body must be JSON, but it came as {given}", hint="Send Content-Type: application/json"
         )
-    return invalid(*(_fault(fault, error.body) for fault in faults))
+    told = [_fault(fault, error.body) for fault in faults]
+    return invalid(*told, hint=_hint(told[0]))
 
 
 def from_status(status: int, detail: str, request: Request, headers: Mapping[str, str] | None = None) -> Problem:

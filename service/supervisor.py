@@ -128,7 +128,7 @@ class Supervisor:
         self._say = say
         self.children: list[Child] = []
 
-    def start(self, child: Child, ready: Callable[[], bool] = lambda: True, *, seconds: float = 60.0) -> None:
+    def start(self, child: Child, ready: Callable[[], bool] = lambda: True, *, seconds: float = 100.0) -> None:
         """Starts a child and waits until it is ready. Raises StartError with the end of its log."""
         self.children.append(child)
         child.start()

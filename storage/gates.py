@@ -6,7 +6,8 @@ from hashlib import sha256
 from sqlalchemy import Connection, Engine, RowMapping, Table, select
 from sqlalchemy import insert as insert_into
 
-from sparring.contract.gates import BaselineInfo, GateInfo, GateLine, GateRun
+from sparring.contract.gates import BaselineInfo, BaselineLine, GateInfo, GateLine, GateRun
+from sparring.contract.report import Score
 from sparring.contract.resources import Page
 from sparring.contract.verdict import Baseline
 from sparring.storage.database import insert, now, reading, writing
@@ -37,7 +38,7 @@ def list_gates(engine: Engine, project: str, *, limit: int, cursor: str | None =
         return page(connection, gates, _line, *where, limit=limit, cursor=cursor)
 
 
-def accept(engine: Engine, *, project: str, fresh: Sequence[Baseline]) -> tuple[BaselineInfo, ...]:
+def accept(engine: Engine, *, project: str, fresh: Sequence[Baseline]) -> tuple[BaselineLine, ...]:
     """Puts baselines in the places of those of the same keys: all of them at once, or none."""
     with writing(engine) as connection:
         return tuple(_accept(connection, project, each) for each in fresh)
@@ -58,22 +59,22 @@ def list_baselines(
     branch: str | None = None,
     model: str | None = None,
     data: str | None = None,
-) -> Page[BaselineInfo]:
+) -> Page[BaselineLine]:
     """A page of them, the last accepted first; of one branch, model name or digest of the data if given. Raises BadCursor."""
     asked = {baselines.c.branch: branch, baselines.c.model: model, baselines.c.data: data}
     where = [baselines.c.project_id == project, *(column == value for column, value in asked.items() if value is not None)]
     with reading(engine) as connection:
-        return page(connection, baselines, _baseline, *where, limit=limit, cursor=cursor)
+        return page(connection, baselines, _baseline_line, *where, limit=limit, cursor=cursor)
 
 
-def _accept(connection: Connection, project: str, fresh: Baseline) -> BaselineInfo:
+def _accept(connection: Connection, project: str, fresh: Baseline) -> BaselineLine:
     key = fresh.key
     changes = {"body": fresh.model_dump_json(), "created": now()}
     row = {"id": new_id("bas"), "project_id": project, "key": sha256(key.model_dump_json().encode()).hexdigest()}
     row |= {"branch": key.branch, "model": key.model, "data": key.data}
     query = insert(connection, baselines).values(**row, **changes)
     upsert = query.on_conflict_do_update(index_elements=["project_id", "key"], set_=changes).returning(baselines)
-    return _baseline(connection.execute(upsert).mappings().one())
+    return _baseline_line(connection.execute(upsert).mappings().one())
 
 
 def _row(connection: Connection, table: Table, project: str, id: str, noun: str) -> RowMapping:
@@ -93,3 +94,10 @@ def _line(row: RowMapping) -> GateLine:
 
 def _baseline(row: RowMapping) -> BaselineInfo:
     return BaselineInfo(id=row["id"], created=moment(row["created"]), baseline=Baseline.model_validate_json(row["body"]))
+
+
+def _baseline_line(row: RowMapping) -> BaselineLine:
+    info = _baseline(row)
+    kept = info.baseline
+    score = Score(count=kept.count, total=kept.rows)
+    return BaselineLine(id=info.id, created=info.created, key=kept.key, sha256=kept.sha256, score=score)

@@ -28,10 +28,10 @@ class Study(NamedTuple):
 
 
 STUDIES = {
-    "circles": Study(("test error, %", "other points for each seed, %"), 5, partial(toy, "circles")),
-    "moons": Study(("test error, %", "other points for each seed, %"), 5, partial(toy, "moons")),
+    "circles": Study(("test error, %", "other points for each seed, %"), 3, partial(toy, "circles")),
+    "moons": Study(("test error, %", "other points for each seed, %"), 3, partial(toy, "moons")),
     "digits": Study(("clean, %", "under FGSM, %", "under PGD, %"), 3, hold),
-    "labels": Study(("test error, %",), 4, few),
+    "labels": Study(("test error, %",), 3, few),
     "clusters": Study(("accuracy, %",), 5, clusters),
 }
 

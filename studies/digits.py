@@ -115,7 +115,7 @@ def few(seeds: int) -> Iterator[Measured]:
             chosen = torch.cat([order[data.labels[order] == label][:5] for label in range(10)])
             model = network(seed, 64, 256, 256, 10)
             known = in_memory(data.rows(chosen), data.labels[chosen])
-            settings = Training(epochs=180, batch=50, schedule="constant", monitor=0, seed=seed)
+            settings = Training(epochs=150, batch=50, schedule="constant", monitor=0, seed=seed)
             list(train(model, defense(text), known, settings, unlabelled=in_memory(data.rows(torch.arange(data.size)))))
             errors.append(error(model, x, y))
         yield Measured(text, (errors,), (reference,))

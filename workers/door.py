@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
+from sparring.contract.faults import plainly
 from sparring.contract.jobs import JOB
 from sparring.storage import queue
 from sparring.storage.database import connect
@@ -40,5 +41,5 @@ def _engine(url: str) -> Engine:
 
 def _readable(fault: ValidationError) -> str:
     """Every fault with its place: `threats.0.eps: must not be negative`."""
-    found = fault.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(str(part) for part in error['loc']) or 'job'}: {error['msg']}" for error in found)
+    found = fault.errors(include_url=False)
+    return "; ".join(f"{'.'.join(str(part) for part in error['loc']) or 'job'}: {plainly(error)}" for error in found)

@@ -21,6 +21,30 @@ Eps = Annotated[list[str] | None, typer.Option(help="How far the attacker may go
 Threats = Annotated[list[str] | None, typer.Option("--threat", help="A threat in one word, linf:8/255; repeatable.", show_default=False)]
 Targeted = Annotated[bool, typer.Option("--targeted", help="A row is broken only when it is taken for its target class.")]
 
+Attacks = Annotated[list[str] | None, typer.Option(help="An attack, pgd:steps=20,alpha=2/255; repeatable.", show_default=False)]
+Suite = Annotated[
+    str | None,
+    typer.Option(help="A pinned list of attacks: quick, standard, thorough, levels; quick without --attack.", show_default=False),
+]
+_CASCADE = "Try an attack only on the rows those before it left standing; standard and thorough do unless told."
+Cascade = Annotated[bool | None, typer.Option("--cascade/--no-cascade", help=_CASCADE, show_default=False)]
+SkipProved = Annotated[
+    bool, typer.Option("--skip-proved", help="Do not attack rows that sound bounds prove robust, where the model has such bounds.")
+]
+Precision = Annotated[str, typer.Option(help="exact, or fast: gradients in bfloat16, which can miss a break but never claim one.")]
+Corruptions = Annotated[
+    list[str] | None,
+    typer.Option(help="A common corruption to measure as well, such as gaussian_noise, or all; repeatable.", show_default=False),
+]
+Knowledge = Annotated[
+    list[str] | None, typer.Option(help="What the attacker may know: white, gray, black; all unless given.", show_default=False)
+]
+_REPLAY = (
+    "An evaluation of the same data whose broken rows are tried first, or none; repeatable. "
+    "Unless given, those of the versions the model comes from."
+)
+Replay = Annotated[list[str] | None, typer.Option(help=_REPLAY, show_default=False)]
+
 
 class Sides:
     """Model and data as the command line names them: each an id, or a file with what is declared about it.
@@ -103,41 +127,15 @@ def evaluate(
     norm: Norm = "linf",
     eps: Eps = None,
     threat: Threats = None,
-    attack: Annotated[list[str] | None, typer.Option(help="An attack, pgd:steps=20,alpha=2/255; repeatable.", show_default=False)] = None,
-    suite: Annotated[
-        str | None,
-        typer.Option(help="A pinned list of attacks: quick, standard, thorough, levels; quick without --attack.", show_default=False),
-    ] = None,
-    cascade: Annotated[
-        bool | None,
-        typer.Option(
-            "--cascade/--no-cascade",
-            help="Try an attack only on the rows those before it left standing; standard and thorough do unless told.",
-            show_default=False,
-        ),
-    ] = None,
-    skip_proved: Annotated[
-        bool, typer.Option("--skip-proved", help="Do not attack rows that sound bounds prove robust, where the model has such bounds.")
-    ] = False,
-    precision: Annotated[
-        str, typer.Option(help="exact, or fast: gradients in bfloat16, which can miss a break but never claim one.")
-    ] = "exact",
+    attack: Attacks = None,
+    suite: Suite = None,
+    cascade: Cascade = None,
+    skip_proved: SkipProved = False,
+    precision: Precision = "exact",
     targeted: Targeted = False,
-    corruption: Annotated[
-        list[str] | None,
-        typer.Option(help="A common corruption to measure as well, such as gaussian_noise, or all; repeatable.", show_default=False),
-    ] = None,
-    knowledge: Annotated[
-        list[str] | None, typer.Option(help="What the attacker may know: white, gray, black; all unless given.", show_default=False)
-    ] = None,
-    replay: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="An evaluation of the same data whose broken rows are tried first, or none; repeatable. "
-            "Unless given, those of the versions the model comes from.",
-            show_default=False,
-        ),
-    ] = None,
+    corruption: Corruptions = None,
+    knowledge: Knowledge = None,
+    replay: Replay = None,
     training: o.Training = None,
     rows: o.Rows = None,
     seed: o.Seed = 0,

@@ -43,6 +43,7 @@ def up(
 
 
 def _digits(folder: Path) -> None:
+    import re
     import subprocess
 
     from sparring.errors import SparringError
@@ -50,9 +51,11 @@ def _digits(folder: Path) -> None:
 
     ended = subprocess.run(command("workers.digits", str(folder)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if ended.returncode:
-        said = "\n".join(ended.stderr.strip().splitlines()[-5:])
+        last = (ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}, and without a word"])[-1]
+        missing = re.fullmatch(r"ModuleNotFoundError: No module named '(\w+)[^']*'", last)
+        said = f"it needs {missing[1]}, which is not installed" if missing else last
         raise SparringError(
-            f"The demo's model could not be trained:\n{said}", "Install what it needs: pip install 'sparring[all]' scikit-learn"
+            f"The demo's model could not be trained: {said}", "Install what it needs: pip install 'sparring[all]' scikit-learn"
         )
 
 
@@ -93,9 +96,9 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="sparring-demo-", ignore_cleanup_errors=True) as folder:
         digits = Path(folder) / "digits"
         digits.mkdir()
+        show.say("training a small model on handwritten digits")
+        _digits(digits)
         show.say("starting the stack")
         with local.started(data or Path(folder) / "data") as (stack, _), Client(stack.url, stack.key) as client:
-            show.say("training a small model on handwritten digits")
-            _digits(digits)
             _play(client, digits, out)
     show.tell(f"\nreport: {out / 'report.html'}")

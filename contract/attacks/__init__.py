@@ -22,13 +22,13 @@ from sparring.contract.attacks.gradient import (
     GradientAscent,
 )
 from sparring.contract.attacks.gray import Substitute, Transfer
-from sparring.contract.attacks.minimal import CW, DDN, EAD, FAB, FMN, DeepFool
+from sparring.contract.attacks.minimal import CW, DDN, EAD, FAB, FMN, JSMA, CWLinf, DeepFool
 from sparring.contract.attacks.replay import Replay
 from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, Square
 from sparring.contract.base import numbered, require_kind
 
 Climbing = FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | NIFGSM | SIFGSM | TIFGSM | PGD | APGD | VAT
-Minimal = DeepFool | DDN | FMN | CW | EAD | FAB
+Minimal = DeepFool | DDN | FMN | CW | CWLinf | EAD | JSMA | FAB
 White = Climbing | Minimal
 Gray = Transfer
 Black = Square | NES | SPSA | SimBA | Boundary | HopSkipJump | RayS | Substitute
@@ -89,6 +89,7 @@ __all__ = [
     "FGM",
     "FGSM",
     "FMN",
+    "JSMA",
     "MIFGSM",
     "NES",
     "NIFGSM",
@@ -105,6 +106,7 @@ __all__ = [
     "AttackBase",
     "AttackSpec",
     "Boundary",
+    "CWLinf",
     "DeepFool",
     "GradientAscent",
     "HopSkipJump",

@@ -48,6 +48,32 @@ class CW(White):
     """By how much the margin must be passed."""
 
 
+class CWLinf(White):
+    """Carlini-Wagner for linf: minimises changes beyond a limit plus a weighted margin; the limit shrinks for as long as that succeeds."""
+
+    title = "C&W linf"
+    paper = "Carlini, Wagner 2016, arXiv 1608.04644"
+    norms = ("linf",)
+    bounded = False
+    converges = False  # Adam comes near the exact distance, to about a percent
+
+    kind: Literal["cwlinf"] = "cwlinf"
+    steps: Steps = 50
+    """Of a round at most; the first success that comes nearer ends it."""
+    rounds: Restarts = 50
+    """Rounds at most: after a success with a smaller limit, else with a heavier weight."""
+    shrink: Fraction = 0.9
+    """The next limit, as a fraction of the distance reached."""
+    rate: Fraction = 0.02
+    """Step size of Adam, as a fraction of the distance reached."""
+    weight: PositiveQuantity = 0.01
+    """The first weight; it doubles where a round does not succeed."""
+    heaviest: PositiveQuantity = 20.0
+    """The weight at which it is not doubled again."""
+    confidence: Quantity = 0.0
+    """By how much the margin must be passed."""
+
+
 class EAD(White):
     """Elastic net: minimises l2 and l1 distance plus a weighted margin by steps that undo small changes; the weight is searched per row."""
 
@@ -102,6 +128,26 @@ class FMN(White):
     """First relative change of the radius; decays to 0.001 by a cosine."""
     restarts: Restarts = 1
     """Runs from other starting points; the nearest point of all is kept."""
+
+
+class JSMA(White):
+    """Jacobian-based saliency map: takes the entry that raises a class most and lowers the others most to its limit, then the next."""
+
+    title = "JSMA"
+    paper = "Papernot, McDaniel, Jha, Fredrikson, Celik, Swami 2015, arXiv 1511.07528"
+    norms = ("l0",)
+    bounded = False
+    converges = False  # greedy: the entries of the largest slopes need not be the fewest
+
+    kind: Literal["jsma"] = "jsma"
+    steps: Steps = 100
+    """Moves of an entry, for each target."""
+    targets: Targets = 9
+    """Classes to aim at, from the runner-up on, one run toward each; where the job names the class, that one alone."""
+    saliency: Literal["logits", "softmax"] = "softmax"
+    """Slopes of which outputs are weighed: with logits an entry must raise one and lower the sum of the others, at two queries a look."""
+    theta: PositiveQuantity | None = None
+    """How far an entry moves at a time, in units of the data; to its limit unless given, and by 1 where it has none."""
 
 
 class FAB(White):

@@ -13,14 +13,14 @@ Faults = dict[str, str]
 
 GENERAL = ""
 _PLAINER = (
-    ("String should match pattern '^[\\w .", "Only letters, digits, space and . _ + -, and at most 100 of them"),
-    ("String should match pattern", "That is not one of those there are"),
-    ("List should have at least 1 item", "Choose at least one"),
-    ("Frozenset should have at least 1 item", "Choose at least one"),
-    ("Input should be a valid integer", "That is not a whole number"),
-    ("Input should be a valid number", "That is not a number"),
+    ("must be letters, digits, space", "Only letters, digits, space and . _ + -, and at most 100 of them"),
+    ("must be an id (", "That is not one of those there are"),
+    ("must be the id of a job", "That is not one of those there are"),
+    ("must have at least 1 item", "Choose at least one"),
+    ("must be a whole number (", "That is not a whole number"),
+    ("must be a number (", "That is not a number"),
 )
-"""How pydantic begins, and what is said to people who fill in a form."""
+"""How a fault begins, and what is said to people who fill in a form."""
 
 
 def named(pointer: str, places: Sequence[tuple[str, str]]) -> str:

@@ -20,6 +20,7 @@ from sparring.contract.attacks import (
     FGM,
     FGSM,
     FMN,
+    JSMA,
     MIFGSM,
     NIFGSM,
     PGD,
@@ -28,6 +29,7 @@ from sparring.contract.attacks import (
     TIFGSM,
     VAT,
     AttackSpec,
+    CWLinf,
     DeepFool,
     GradientAscent,
     Noise,
@@ -41,7 +43,8 @@ BRIEF: list[tuple[AttackSpec, str]] = [
     *[(NIFGSM(steps=3), "l2"), (SIFGSM(steps=3), "linf"), (TIFGSM(steps=3), "l2")],
     *[(PGD(steps=4), "l1"), (APGD(steps=6, loss="scaled"), "linf"), (APGD(steps=6, loss="dlr", targets=3), "l2"), (APGD(steps=9), "l1")],
     *[(VAT(), "l2"), (DeepFool(steps=4), "linf"), (DDN(steps=6), "l2"), (FMN(steps=6), "l0"), (CW(steps=5, searches=2), "l2")],
-    *[(EAD(steps=5, searches=2), "l1")],
+    *[(CWLinf(steps=3, rounds=3), "linf"), (EAD(steps=5, searches=2), "l1"), (JSMA(steps=5), "l0")],
+    *[(JSMA(steps=5, saliency="logits"), "l0")],
     *[(FAB(steps=4), "l1"), (FAB(steps=4, targets=3), "linf"), (Square(queries=8), "linf"), (Square(queries=8), "l2")],
 ]
 brief = pytest.mark.parametrize(("spec", "norm"), BRIEF, ids=[f"{spec.kind}-{norm}" for spec, norm in BRIEF])

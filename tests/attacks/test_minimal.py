@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from sparring.attacks import catalogue
 from sparring.attacks.problem import Outcome, Problem
-from sparring.contract.attacks import CW, DDN, EAD, FAB, FMN, AttackSpec, DeepFool
+from sparring.contract.attacks import CW, DDN, EAD, FAB, FMN, JSMA, AttackSpec, CWLinf, DeepFool
 
 INF = float("inf")
 BRIEF_CW = CW(steps=100, searches=4, weight=1.0, rate=0.03)
 LONG_CW = CW(steps=150, searches=4, weight=1.0, rate=0.1)
 """Entries that begin at a limit have a long way in tanh space."""
+BRIEF_LINF = CWLinf(steps=20, rounds=20, weight=0.1)
 BRIEF_EAD = EAD(steps=100, searches=4, weight=1.0)
 CLOSE: list[tuple[AttackSpec, float]] = [
     (DeepFool(), 0.0201),
@@ -23,7 +24,9 @@ CLOSE: list[tuple[AttackSpec, float]] = [
     (FMN(steps=60), 1e-3),
     (DDN(steps=60), 3e-3),
     (BRIEF_CW, 0.04),
+    (BRIEF_LINF, 0.01),
     (BRIEF_EAD, 0.05),
+    (JSMA(), 0.0),
 ]
 """How far above the exact distance they may end on an affine model, of it."""
 EACH = [(spec, norm, slack) for spec, slack in CLOSE for norm in spec.norms if norm != "l0"]
@@ -125,7 +128,9 @@ def test_at_the_corners_of_the_box(spec: AttackSpec, norm: str) -> None:
     assert outcome.success.all()
     assert excess.min() > -1e-5
     assert excess.max() < (
-        0.5 if norm == "l0" else {"deepfool": 0.6, "fab": 5e-3, "ddn": 0.03, "fmn": 0.03, "cw": 0.08, "ead": 0.08}[spec.kind]
+        0.5
+        if norm == "l0"
+        else {"deepfool": 0.6, "fab": 5e-3, "ddn": 0.03, "fmn": 0.03, "cw": 0.08, "cwlinf": 0.02, "ead": 0.08}[spec.kind]
     )
     assert excess.median() < (0.3 if spec.kind == "deepfool" else 0.02)
 
@@ -189,12 +194,21 @@ def test_a_judge_who_draws_the_boundary_a_little_further_out_costs_no_row(spec: 
     assert outcome.success[bare].all()
 
 
-@pytest.mark.parametrize("spec", [BRIEF_CW, BRIEF_EAD], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("spec", [BRIEF_CW, BRIEF_LINF, BRIEF_EAD], ids=lambda spec: spec.kind)
 def test_the_boundary_is_passed_by_the_confidence_asked_for(spec: AttackSpec) -> None:
     case = affine(16)
     asked = problem(case.x, case.labels, spec.norms[0], INF, stop=False)
     outcome = run(spec.model_copy(update={"confidence": 0.5}), case.model, asked)
     assert (asked.goal.margin(case.model(outcome.x).detach()) > 0.5 * (1 - 1e-6)).all()
+
+
+def test_in_linf_the_limit_ends_near_the_exact_distance_whatever_weight_begins() -> None:
+    model, x, labels, exact = boxed("linf")
+    asked = problem(x, labels, "linf", INF, (0.0, 1.0), stop=False)
+    for weight in (1e-5, 0.1):
+        outcome = run(CWLinf(steps=10, rounds=40, weight=weight), model, asked)
+        assert outcome.success.all()
+        assert (lengths(asked, outcome) <= exact * 1.02).all()
 
 
 def test_the_larger_beta_the_fewer_entries_change_and_the_shorter_is_the_way_in_l1() -> None:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from sparring import local
+from sparring.commands.stack import demo
 from sparring.contract.report import Report
+from sparring.errors import SparringError
 
 SPARRING = Path(sys.executable).parent / "sparring"
 
@@ -24,6 +27,22 @@ def test_the_demo_makes_a_report_on_a_stack_of_its_own(tmp_path, redis_binary):
     assert accuracies[-1] < 0.1
     assert {path.name for path in (tmp_path / "demo-report").iterdir()} == {"report.json", "report.html", "report.md", "rows.csv"}
     assert not list(tmp_path.glob("sparring-demo-*"))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import no_such_package.part", "it needs no_such_package, which is not installed"),
+        ("raise OSError('disk full')", "OSError: disk full"),
+        ("import os; os._exit(3)", "it ended with 3, and without a word"),
+    ],
+)
+def test_what_keeps_the_demo_from_training_is_told_without_a_traceback(tmp_path, monkeypatch, code, said):
+    monkeypatch.setattr(local, "command", lambda *_: [sys.executable, "-c", code])
+    with pytest.raises(SparringError) as caught:
+        demo(tmp_path / "out")
+    assert caught.value.message == f"The demo's model could not be trained: {said}"
+    assert "scikit-learn" in caught.value.hint
 
 
 @pytest.mark.slow

@@ -37,8 +37,8 @@ from sparring.contract.attacks import (
 )
 from sparring.contract.threat import Norm
 
-KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm nifgsm sifgsm tifgsm pgd apgd vat deepfool ddn fmn cw ead fab transfer square"
-KINDS += " nes spsa simba boundary hopskipjump rays substitute"
+KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm nifgsm sifgsm tifgsm pgd apgd vat deepfool ddn fmn cw cwlinf ead jsma fab"
+KINDS += " transfer square nes spsa simba boundary hopskipjump rays substitute"
 
 
 def faults(kind, **given):

@@ -27,6 +27,18 @@ def test_every_form_says_what_came_of_it_what_speaks_against_it_and_what_to_do(f
         assert words.trained_text(result) in told
 
 
+@pytest.mark.parametrize("form", [retrained_html, retrained_markdown])
+def test_what_speaks_against_the_number_stands_beside_it(form):
+    masked = Finding(code="weaker_attacker_wins", message="18 rows fell to black-box attacks alone.", hint="Quote the worst case.")
+    given = retrained.result("pgd")
+    first = given.after.threats[0]
+    doubted = first.model_copy(update={"trust": first.trust.model_copy(update={"level": "suspect", "evidence": (masked,)})})
+    after = given.after.model_copy(update={"threats": (doubted, *given.after.threats[1:]), "warnings": (masked,)})
+    told = unescape(form(retrained.report(given.model_copy(update={"after": after})))).replace("\\", "")
+    assert masked.message in told
+    assert masked.hint in told
+
+
 def test_the_defenses_stand_beside_the_model_as_it_was():
     head, rows = words.comparison(retrained.report())
     assert [row[0] for row in rows] == ["as uploaded", "pgd (handed on)", "vat"]

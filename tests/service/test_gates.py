@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 
 from sparring.contract.early import packed
-from sparring.contract.gates import BaselineInfo, GateInfo
+from sparring.contract.gates import BaselineLine, GateInfo
 from sparring.contract.verdict import Baseline, BaselineKey, ThreatIdentity
 from tests.reports import factory, verdicts
 
@@ -33,10 +33,10 @@ def baseline(right: int = 90, **changes: Any) -> dict[str, Any]:
     return made.model_dump(mode="json")
 
 
-def accept(http: httpx2.Client, *each: dict[str, Any]) -> list[BaselineInfo]:
+def accept(http: httpx2.Client, *each: dict[str, Any]) -> list[BaselineLine]:
     answer = http.put("/v1/baselines", json={"baselines": each})
     assert answer.status_code == 200, answer.text
-    return [BaselineInfo.model_validate(info) for info in answer.json()]
+    return [BaselineLine.model_validate(info) for info in answer.json()]
 
 
 def test_a_verdict_is_kept_with_its_policy(served: Served) -> None:
@@ -61,8 +61,8 @@ def test_another_one_of_the_same_key_takes_its_place_and_its_id(served: Served) 
     (first, clean) = accept(served.http, baseline(90), baseline(95, threat=None, suite=""))
     (second,) = accept(served.http, baseline(80))
     assert first.id == second.id != clean.id
-    assert served.http.get(f"/v1/baselines/{first.id}").json() == second.model_dump(mode="json")
-    assert sum(second.baseline.stood) == 80
+    assert served.http.get(f"/v1/baselines/{first.id}").json()["baseline"] == baseline(80)
+    assert (second.score.count, second.score.total) == (80, 100)
     assert len(served.http.get("/v1/baselines").json()["items"]) == 2
 
 
@@ -103,4 +103,14 @@ def test_nobody_else_sees_or_changes_them(served: Served) -> None:
         (theirs,) = accept(stranger, baseline(10))
         assert theirs.id != mine.id
         assert stranger.get("/v1/gates").json()["items"] == []
-    assert served.http.get(f"/v1/baselines/{mine.id}").json() == mine.model_dump(mode="json")
+    assert served.http.get(f"/v1/baselines/{mine.id}").json()["baseline"] == baseline(90)
+
+
+def test_a_list_leaves_the_rows_out(served: Served) -> None:
+    odd = baseline() | {"rows": 3, "right": "f"}
+    (mine,) = accept(served.http, odd)
+    (line,) = served.http.get("/v1/baselines").json()["items"]
+    assert line == mine.model_dump(mode="json")
+    assert set(line) == {"id", "created", "key", "sha256", "score"}
+    assert line["score"] == {"count": 3, "total": 3}, "bits beyond the rows count for nothing"
+    assert served.http.get(f"/v1/baselines/{mine.id}").json()["baseline"]["right"] == "f"

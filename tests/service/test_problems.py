@@ -101,6 +101,35 @@ def test_every_fault_is_pointed_at(shared: Served, body: object, pointers: list[
     assert problem["problems"][0]["message"] in problem["detail"]
 
 
+@pytest.mark.parametrize(
+    ("body", "said", "hint"),
+    [
+        (
+            broken(attacks=[{"kind": "nuke"}]),
+            "attacks.0: there is no 'nuke': give one of noise, fgsm, ",
+            "GET /v1/attacks lists the attacks",
+        ),
+        (
+            broken(model="../../etc/passwd"),
+            "model: must be an id (mdl_… or dat_… with 20 letters and digits) or a sha256 (given '../../etc/",
+            "/v1/models",
+        ),
+        (broken(data=7), "data: must be a text (given 7)", "GET /v1/datasets lists"),
+        (broken(suite="big"), "suite: must be 'quick', 'standard', 'thorough', 'levels' or 'defended' (given 'big')", "GET /v1/suites"),
+        (broken(replay=["x"]), "replay.0: must be the id of a job (job_… with 20 letters and digits) (given 'x')", "GET /v1/jobs"),
+        (broken(rows=0), "rows: must be greater than or equal to 1 (given 0)", "GET /openapi.json describes every field"),
+        (broken(colour="red"), "colour: there is no such word here: look at its spelling, or leave it out", "/openapi.json"),
+        ({"kind": "destroy"}, "there is no 'destroy': give one of evaluate, craft, retrain, certify", "/openapi.json"),
+        (broken(model="x" * 1000), f"(given '{'x' * 79}…)", "/v1/models"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_fault_tells_what_was_given_what_may_stand_there_and_where_to_look(shared: Served, body: object, said: str, hint: str) -> None:
+    problem = told(shared.http.post("/v1/jobs", json=body), 422, "invalid-request")
+    assert said in problem["detail"]
+    assert hint in problem["hint"]
+
+
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_are_none(shared: Served, literal: str) -> None:
     body = json.dumps(broken(threats=[{"norm": "linf", "eps": 0.5}], other=1)).replace("0.5", literal)

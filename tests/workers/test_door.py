@@ -46,8 +46,8 @@ def test_a_job_is_taken_on(engine: Engine, body: dict[str, Any]) -> None:
         ({"threats": [{"norm": "linf", "eps": -1}]}, r"evaluate\.threats\.0\.eps: .*must not be negative"),
         ({"threats": []}, r"evaluate\.threats: .*at least 1"),
         ({"kind": "explode"}, r"job: .*'explode'"),
-        ({"path": "/etc/passwd"}, r"evaluate\.path: Extra inputs"),
-        ({"model": "/etc/passwd"}, r"evaluate\.model: .*pattern"),
+        ({"path": "/etc/passwd"}, r"evaluate\.path: there is no such word"),
+        ({"model": "/etc/passwd"}, r"evaluate\.model: must be an id .* \(given '/etc/passwd'\)"),
     ],
 )
 def test_a_job_that_is_none_is_refused_in_words(engine: Engine, body: dict[str, Any], change: dict[str, Any], said: str) -> None:
