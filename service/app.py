@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import sparring
-from sparring.service import auth, catalogue, datasets, events, gates, health, jobs, keys, models, openapi, problems, reports
+from sparring.service import auth, catalogue, datasets, events, gates, health, jobs, keys, models, openapi, problems, reports, webhooks
 from sparring.service.context import Context
 from sparring.service.liveness import Liveness
 from sparring.service.middleware import PlainErrors, RequestLog
@@ -24,7 +24,7 @@ LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 def _v1() -> APIRouter:
     router = APIRouter(prefix="/v1", dependencies=[auth.required])
-    for part in (models, datasets, jobs, events, reports, catalogue, gates, keys):
+    for part in (models, datasets, jobs, events, reports, catalogue, gates, keys, webhooks):
         router.include_router(part.router)
     return router
 
