@@ -1,7 +1,7 @@
 """What monitoring reads: gauges of the caller's project, as OpenMetrics or as Prometheus's older text."""
 
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
@@ -17,7 +17,9 @@ from sparring.service.context import Ctx
 from sparring.storage.metrics import Counts, counts
 
 router = APIRouter(tags=["health"])
-_TEXT = {200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}, "description": "The metrics, as `Accept` asks"}}
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}, "description": "The metrics, as `Accept` asks"}
+}
 
 
 class Gauges(Collector):
