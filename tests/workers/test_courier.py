@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from sqlalchemy import Engine, text
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -20,6 +21,7 @@ from sparring.storage.artifacts import Blob
 from sparring.storage.settings import Settings
 from sparring.workers import courier
 from sparring.workers.courier import LEASE, Courier
+from sparring.workers.dispatcher import Dispatcher
 
 Eventually = Callable[[Callable[[], object]], Any]
 
@@ -127,6 +129,17 @@ def test_the_end_of_a_job_arrives_once_signed_as_the_standard_says(
     with pytest.raises(WebhookVerificationError):
         Webhook(hook.secret).verify(body.replace(b"succeeded", b"cancelled"), headers)
     assert (state(engine).waiting, state(engine).fault) == (0, "")
+
+
+def test_the_dispatcher_sends_what_is_due(
+    settings: Settings, engine: Engine, redis: Redis, receive: Callable[..., Receiver], eventually: Eventually
+) -> None:
+    receiver = receive()
+    allow(settings, receiver.origin)
+    webhooks.create(engine, project="default", url=receiver.origin)
+    end_a_job(engine)
+    assert all(chore.run(0.0) for chore in Dispatcher(settings, engine, redis).chores)
+    eventually(lambda: state(engine).delivered)
 
 
 def test_what_a_receiver_missed_while_it_was_away_arrives_when_it_is_back(
