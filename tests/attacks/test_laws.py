@@ -1,19 +1,34 @@
 """What holds of every attack of the contract. A new attack stands under these by being listed there."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
-from attacks.cases import EVERY, IDS, Spy, affine, attacked, cnn, pictures, problem, sharp, target
+from _pytest.mark import ParameterSet
+from attacks.cases import AIMED, EVERY, IDS, Spy, affine, attacked, cnn, pictures, problem, sharp, target
 from torch import nn
 
 from sparring.contract.attacks import AttackSpec
 
 WITHOUT_CHANCE = ("fgsm", "fgm", "bim", "mifgsm", "nifgsm", "sifgsm", "tifgsm", "ascent", "deepfool", "cw", "ddn", "fmn", "fab", "rays")
 WITHOUT_CHANCE += ("transfer", "substitute", "cwlinf", "ead", "jsma")
-every = pytest.mark.parametrize(("spec", "norm"), EVERY, ids=IDS)
+
+
+def cases(holds: Callable[[AttackSpec], bool] = lambda spec: True) -> list[ParameterSet]:
+    """The attacks under a law: each in its first norm, two in all; the other norms and forms of the rest take minutes."""
+    found = ((spec, norm, name) for (spec, norm), name in zip(EVERY, IDS, strict=True) if holds(spec))
+    return [pytest.param(spec, norm, id=name, marks=[] if _first(spec, norm) else [pytest.mark.slow]) for spec, norm, name in found]
+
+
+def _first(spec: AttackSpec, norm: str) -> bool:
+    own = [each for other, each in EVERY if other is spec]
+    return spec not in AIMED and (norm == own[0] or spec.kind in ("pgd", "apgd"))
+
+
+every = pytest.mark.parametrize(("spec", "norm"), cases())
 verdict_first = pytest.mark.parametrize("stop", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["verdict", "export"])
-bounded = pytest.mark.parametrize(("spec", "norm"), [(s, n) for s, n in EVERY if s.bounded])
+bounded = pytest.mark.parametrize(("spec", "norm"), cases(lambda spec: spec.bounded))
 
 
 @bounded
@@ -60,7 +75,7 @@ def test_never_wins_inside_the_exact_distance(spec: AttackSpec, norm: str) -> No
     assert not outcome.success.any()
 
 
-@pytest.mark.parametrize(("spec", "norm"), [(s, n) for s, n in EVERY if s.converges])
+@pytest.mark.parametrize(("spec", "norm"), cases(lambda spec: spec.converges))
 def test_always_wins_just_outside_the_exact_distance(spec: AttackSpec, norm: str) -> None:
     case = affine()
     for row in range(0, len(case.x), 5):
@@ -81,7 +96,7 @@ def test_success_is_what_a_fresh_pass_of_the_judge_says(spec: AttackSpec, norm: 
     assert outcome.success.any() or not spec.converges
 
 
-@pytest.mark.parametrize(("spec", "norm"), [(s, n) for s, n in EVERY if s.rows == "independent"])
+@pytest.mark.parametrize(("spec", "norm"), cases(lambda spec: spec.rows == "independent"))
 @verdict_first
 def test_no_row_looks_at_another(spec: AttackSpec, norm: str, stop: bool) -> None:
     """Bit for bit, on a model whose arithmetic is exact in fp32: integer weights, inputs k/256."""

@@ -72,7 +72,7 @@ def test_a_page_shows_what_flipped(zipped, tmp_path, capsys):
     assert capsys.readouterr().err == f"wrote {page}\n"
     assert page.read_text().count(b64encode(DOT).decode()) == 3 * 10
     compare(zipped("a.zip"), zipped("b.zip", stood=140), html=page)
-    assert "the evaluation was run before Sparring kept them" in page.read_text()
+    assert "No pictures of them were kept" in page.read_text()
     assert "<img" not in page.read_text()
 
 

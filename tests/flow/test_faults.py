@@ -62,9 +62,7 @@ FAULTS: dict[str, Callable[[Stack], None]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "fault", [fault if fault in ("runner", "worker") else pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS]
-)
+@pytest.mark.parametrize("fault", [fault if fault == "runner" else pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS])
 def test_the_job_survives_the_death_of(fault: str, ready: Ready, undisturbed: bytes) -> None:
     job = ready.stack.submit(model=ready.model, data=ready.data, **LONG)
     ready.stack.under_way(job)
