@@ -10,7 +10,7 @@ from torch import nn
 from sparring.contract.attacks import AttackSpec
 
 WITHOUT_CHANCE = ("fgsm", "fgm", "bim", "mifgsm", "nifgsm", "sifgsm", "tifgsm", "ascent", "deepfool", "cw", "ddn", "fmn", "fab", "rays")
-WITHOUT_CHANCE += ("transfer", "substitute", "cwlinf", "ead", "jsma")
+WITHOUT_CHANCE += ("transfer", "substitute", "cwlinf", "ead", "jsma", "uap")
 every = pytest.mark.parametrize(("spec", "norm"), EVERY, ids=IDS)
 verdict_first = pytest.mark.parametrize("stop", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["verdict", "export"])
 bounded = pytest.mark.parametrize(("spec", "norm"), [(s, n) for s, n in EVERY if s.bounded])
