@@ -1,5 +1,6 @@
 """Files a report is written to, by the suffix of their names; everything that can be wrong is found before any work."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +64,7 @@ def outputs(paths: Sequence[Path], *, crafting: bool = False, training: bool = F
     found: list[Output] = []
     known = _OF_TRAINING if training else _BY_SUFFIX
     for path in paths:
-        made = next((ending for ending in MADE if path.name.lower().endswith(ending)), None)
+        made = next((ending for ending in MADE if re.search(rf"(^|[-_. ]){re.escape(ending)}$", path.name.lower())), None)
         artifact = made or known.get(path.suffix.lower())
         if artifact is None:
             hint = f"Known are {', '.join((*known, *MADE))}"

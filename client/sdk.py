@@ -36,6 +36,7 @@ from sparring.contract.retrained import REPORT, RetrainReport
 from sparring.contract.specs import DataSpec, ModelReading, ModelSpec
 from sparring.contract.states import FINAL, State
 from sparring.contract.verdict import Baseline
+from sparring.contract.webhooks import NewWebhook, WebhookInfo
 from sparring.errors import ServiceAway, UsageProblem
 from sparring.wire import Wire, messages
 
@@ -333,6 +334,29 @@ class Keys:
         self._wire.request("DELETE", f"/v1/keys/{_part(key_id)}")
 
 
+class Webhooks:
+    """Who is told of the end of a job of the project."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def create(self, url: str) -> NewWebhook:
+        """Have the end of every job posted to an address; the secret that signs what is sent is shown this once.
+
+        Raises:
+            ApiError: it is no address, or one that the service posts nothing to.
+        """
+        return self._wire.ask(TypeAdapter(NewWebhook), "POST", "/v1/webhooks", json={"url": url})
+
+    def list(self) -> tuple[WebhookInfo, ...]:
+        """All of them, without their secrets."""
+        return self._wire.ask(TypeAdapter(tuple[WebhookInfo, ...]), "GET", "/v1/webhooks")
+
+    def delete(self, webhook_id: str) -> None:
+        """Nothing is posted there any more."""
+        self._wire.request("DELETE", f"/v1/webhooks/{_part(webhook_id)}")
+
+
 class Client:
     """A service, for `with`.
 
@@ -354,6 +378,7 @@ class Client:
         self.gates = Gates(wire)
         self.baselines = KeptBaselines(wire)
         self.keys = Keys(wire)
+        self.webhooks = Webhooks(wire)
 
     def attacks(self) -> tuple[AttackInfo, ...]:
         """Every attack a job may name."""

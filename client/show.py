@@ -15,6 +15,7 @@ from sparring.contract.report import Finding, Report, ThreatResult
 from sparring.contract.resources import DatasetInfo, JobInfo, KeyInfo, ModelInfo
 from sparring.contract.retrain import Retrain
 from sparring.contract.retrained import Lineage, RetrainReport
+from sparring.contract.webhooks import WebhookInfo
 from sparring.reports import retrained_text as words
 from sparring.reports import text
 
@@ -250,3 +251,9 @@ def keys(found: Iterable[KeyInfo]) -> None:
     """A table of API keys."""
     rows = [(k.id, k.name, *(f"{at:%Y-%m-%d %H:%M}" if at else "–" for at in (k.created, k.last_used, k.expires))) for k in found]
     table("", ("id", "name", "created", "last used", "expires"), rows)
+
+
+def webhooks(found: Iterable[WebhookInfo]) -> None:
+    """A table of webhooks."""
+    rows = [(w.id, w.url, w.waiting, f"{w.delivered:%Y-%m-%d %H:%M}" if w.delivered else "–", w.fault or "–") for w in found]
+    table("", ("id", "url", "waiting", "last arrived", "fault"), rows, ("waiting",))

@@ -69,11 +69,9 @@ class _Endpoint(Frozen):
     @field_validator("url")
     @classmethod
     def _plain(cls, url: str) -> str:
-        parts = _split(url)
+        parts = plain(url)
         if "@" in parts.netloc:
             raise ValueError("must not hold a user or a password: put them into a header, as secret:NAME")
-        if parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", url):
-            raise ValueError("must be plain printable ASCII without a fragment; write other characters as %XX")
         if telling := next((name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if _TELLING.search(name)), None):
             raise ValueError(f"the parameter {telling[:50]!r} looks like a credential: put it into a header, as secret:NAME")
         return url
@@ -103,8 +101,7 @@ class _Endpoint(Frozen):
     @property
     def host(self) -> tuple[str, int]:
         """Host and port."""
-        parts = _split(self.url)
-        return parts.hostname.rstrip("."), parts.port or _USUAL[parts.scheme]
+        return host(self.url)
 
     @property
     def access(self) -> Access:
@@ -178,6 +175,20 @@ class OpenInference(_Endpoint):
 AnyEndpoint = HttpEndpoint | OpenInference
 EndpointSpec = Annotated[AnyEndpoint, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, get_args(AnyEndpoint)))]
 ENDPOINT: TypeAdapter[HttpEndpoint | OpenInference] = TypeAdapter(EndpointSpec)
+
+
+def plain(url: str) -> Any:
+    """The parts of an address that can be asked as it is written. Raises ValueError where it cannot."""
+    parts = _split(url)
+    if parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", url):
+        raise ValueError("must be plain printable ASCII without a fragment; write other characters as %XX")
+    return parts
+
+
+def host(url: str) -> tuple[str, int]:
+    """Host and port of an address. Raises ValueError where it has none."""
+    parts = _split(url)
+    return parts.hostname.rstrip("."), parts.port or _USUAL[parts.scheme]
 
 
 def origin(url: str) -> str:

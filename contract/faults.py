@@ -25,7 +25,8 @@ def plainly(fault: Mapping[str, Any]) -> str:
     said = _SAID.get(fault["type"])
     message = said(fault.get("ctx", {})) if said else _reworded(str(fault["msg"]))
     given = fault.get("input")
-    told = fault["type"] not in _WHOLE and (given is None or isinstance(given, (str, int, float)))
+    secret = _SECRET.intersection(fault["loc"])
+    told = fault["type"] not in _WHOLE and not secret and (given is None or isinstance(given, (str, int, float)))
     return f"{message} (given {_shown(given)})" if told else message
 
 
@@ -66,5 +67,7 @@ _SAID: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "dict_type": lambda _: _OBJECT,
     "model_attributes_type": lambda _: _OBJECT,
 }
-_WHOLE = frozenset({"missing", "extra_forbidden", "union_tag_invalid", "json_invalid"})
+_WHOLE = frozenset({"missing", "extra_forbidden", "union_tag_invalid", "json_invalid", "value_error"})
 """Faults whose message says all there is to say."""
+_SECRET = frozenset({"url", "headers", "secret"})
+"""Where credentials may stand, which nobody's log should hold."""

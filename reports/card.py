@@ -2,10 +2,12 @@
 
 import json
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from sparring.contract.attacks import SUITES, Knowledge
+from sparring.contract.jobs import Evaluate
 from sparring.contract.report import DataFacts, Report, Score, ThreatResult
 from sparring.reports import text
 from sparring.reports.markdown import markdown
@@ -32,7 +34,7 @@ def card(report: Report) -> str:
 
 
 def _task(data: DataFacts) -> str:
-    if upright(data.shape[1:], data.spec.layout):
+    if len(data.shape) == 4 and upright(data.shape[1:], data.spec.layout):  # a table may hold anything over time
         return "image-classification"
     return "tabular-classification" if len(data.shape) == 2 else "other"
 
@@ -62,16 +64,15 @@ def _metric(name: str, score: Score, **more: str) -> dict[str, Any]:
 def robustbench(report: Report) -> str:
     """The report as an entry in the shape of RobustBench's `model_info`: an object for one threat, a list of them for several.
 
-    `autoattack_acc` is the worst case of the suite `standard`, which runs what AutoAttack's standard version does; after any other
-    attacks the worst case stands as `external`. What only the authors know is null.
+    `autoattack_acc` is the worst case of the whole suite `standard`, which runs what AutoAttack's standard version does; after any
+    other attacks, or some of them alone, the worst case stands as `external`. What only the authors know is null.
     """
     found = [_entry(report, result) for result in report.threats]
     return json.dumps(found[0] if len(found) == 1 else found, indent=2, ensure_ascii=False) + "\n"
 
 
 def _entry(report: Report, result: ThreatResult) -> dict[str, Any]:
-    standard = report.provenance.suite.partition("@")[0] == "standard"
-    worst = _percent(result.worst)
+    standard, worst = _standard(report, result), _percent(result.worst)
     return {
         "link": None,
         "name": _plain(report.model.name),
@@ -91,6 +92,13 @@ def _entry(report: Report, result: ThreatResult) -> dict[str, Any]:
     }
 
 
+def _standard(report: Report, result: ThreatResult) -> bool:
+    """Whether every attack of the suite ran, in full precision and toward any other class."""
+    ran = [each.attack for each in result.each]
+    exact = isinstance(report.job, Evaluate) and report.job.precision == "exact"
+    return exact and not result.threat.targeted and all(attack in ran for attack in SUITES["standard"][1])
+
+
 def _footnote(report: Report, result: ThreatResult) -> str:
     low, high = (100 * end for end in result.worst.interval)
     labels = "" if report.data.labelled else " The data has no labels: the model's own predictions stand in for them."
@@ -101,7 +109,11 @@ def _footnote(report: Report, result: ThreatResult) -> str:
 
 
 def _attacks(report: Report) -> str:
-    by = report.provenance.suite or "attacks of its own"
+    by, job = report.provenance.suite or "attacks of its own", report.job
+    if isinstance(job, Evaluate):
+        by += "" if job.precision == "exact" else f"+{job.precision}"
+        some = job.knowledge and len(job.knowledge) < len(get_args(Knowledge))
+        by += f", {' and '.join(sorted(job.knowledge))} box alone" if some else ""
     return f"{by}, of the smoothed model" if text.smoothed(report) else by
 
 

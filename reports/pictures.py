@@ -43,7 +43,7 @@ def why_none(data: DataFacts) -> str:
     """Why there are no pictures of these rows: they are none, or none were kept."""
     if upright(data.shape[1:], data.spec.layout) is None:
         return f"The rows are no pictures: their shape is {' × '.join(map(str, data.shape[1:]))}."
-    return "No pictures were kept: the evaluation was run before Sparring kept them."
+    return "No pictures of them were kept."
 
 
 class Album:
@@ -64,6 +64,10 @@ class Album:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._zip.close()
+
+    def __bool__(self) -> bool:
+        """Whether it holds any."""
+        return bool(self._known)
 
     def keep_original(self, row: int, png: bytes) -> None:
         """A row as it is; what is kept already stays."""
@@ -92,6 +96,8 @@ class Album:
         if name not in self._known:
             return None
         try:
+            if self._zip.getinfo(name).compress_type != zipfile.ZIP_STORED:
+                raise ValueError("it is packed")
             with self._zip.open(name) as file:
                 png = file.read(LARGEST + 1)
         except _BROKEN as error:

@@ -12,8 +12,8 @@ _SAID = ("parts_text", "change_text", "trained_text", "training_text")
 
 def retrained_html(report: RetrainReport) -> str:
     """The report as one HTML page: no JavaScript, nothing fetched, everything a user wrote escaped."""
-    page = environment()
-    page.filters |= {name: getattr(words, name) for name in _SAID}
+    page = environment().overlay()
+    page.filters = page.filters | {name: getattr(words, name) for name in _SAID}
     return page.get_template("retrained.html.j2").render(
         report=report,
         css=style(),

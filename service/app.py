@@ -8,7 +8,22 @@ from fastapi.routing import APIRoute
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import sparring
-from sparring.service import auth, catalogue, datasets, events, gates, health, jobs, keys, models, openapi, problems, reports
+from sparring.service import (
+    auth,
+    catalogue,
+    datasets,
+    events,
+    gates,
+    health,
+    jobs,
+    keys,
+    metrics,
+    models,
+    openapi,
+    problems,
+    reports,
+    webhooks,
+)
 from sparring.service.context import Context
 from sparring.service.liveness import Liveness
 from sparring.service.middleware import PlainErrors, RequestLog
@@ -24,7 +39,7 @@ LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 def _v1() -> APIRouter:
     router = APIRouter(prefix="/v1", dependencies=[auth.required])
-    for part in (models, datasets, jobs, events, reports, catalogue, gates, keys):
+    for part in (models, datasets, jobs, events, reports, catalogue, gates, keys, webhooks):
         router.include_router(part.router)
     return router
 
@@ -56,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(_v1())
     app.include_router(health.router)
+    app.include_router(metrics.router)
     problems.install(app)
     openapi.install(app)
     if settings.anonymous:

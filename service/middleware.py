@@ -14,7 +14,7 @@ from sparring.service.problems import from_status, render
 log = structlog.get_logger("sparring.service")
 
 _REQUEST_ID = re.compile(r"[\w.\-]{1,64}")
-_QUIET = {"/healthz", "/readyz"}
+_QUIET = {"/healthz", "/readyz", "/metrics"}
 
 
 class RequestLog:

@@ -4,6 +4,7 @@ from sqlalchemy import Connection, Engine, RowMapping, delete, insert, literal, 
 
 from sparring.contract.resources import EventInfo
 from sparring.contract.states import Progress, Reason
+from sparring.storage import webhooks
 from sparring.storage.database import now, reading
 from sparring.storage.errors import Missing
 from sparring.storage.pages import moment
@@ -25,11 +26,14 @@ def list_events(engine: Engine, project: str, job_id: str, *, after: int = 0, li
 
 
 def record_state(connection: Connection, job_id: str, reason: Reason | None = None) -> None:
-    """Writes down where a job stands. The row of the job must be written in this transaction before: that orders a job's events.
+    """Writes down where a job stands, and for webhooks if it has ended.
+
+    The row of the job must be written in this transaction before: that orders a job's events.
 
     The reason is the job's own unless given (a job that goes back to the queue has none, but there is one for its going back).
     """
     _record(connection, job_id, "state", reason)
+    webhooks.announce(connection, job_id)
 
 
 def record_progress(connection: Connection, job_id: str) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, TypeAdapter, ValidationError, field_validator
 
-from sparring.contract.endpoints import SECRET, AnyEndpoint, Budget, Queries, origin
+from sparring.contract.endpoints import SECRET, AnyEndpoint, Budget, Queries, host, origin
 from sparring.storage.addresses import Network, Resolver, pinned, resolve
 from sparring.storage.errors import Forbidden
 
@@ -78,7 +78,7 @@ def granted(path: Path, project: str, endpoint: AnyEndpoint) -> Grant:
     Raises:
         Forbidden: it is not on the list, wants a secret that is not there, or the list cannot be read.
     """
-    grant = next((each for each in _read(path).get(project, ()) if each.origin == endpoint.origin), None)
+    grant = _listed(path, project, endpoint.origin)
     if grant is None:
         hint = f'An operator of the service allows it by {{"origin": "{endpoint.origin}"}} in {_LIST}, under "{project}".'
         raise Forbidden("not_allowed", f"{endpoint.origin} is not among the endpoints that this project may have asked", hint)
@@ -88,11 +88,38 @@ def granted(path: Path, project: str, endpoint: AnyEndpoint) -> Grant:
     return grant
 
 
+def receiver(path: Path, project: str, url: str) -> Grant | None:
+    """What a project is allowed of a webhook's receiver by the list at `path`; None for one not on it, which must be public.
+
+    Raises:
+        Forbidden: it is plain http and not on the list, or the list cannot be read.
+    """
+    whose = origin(url)
+    grant = _listed(path, project, whose)
+    if grant is None and not whose.startswith("https:"):
+        hint = f'Use https; or an operator of the service allows it by {{"origin": "{whose}"}} in {_LIST}, under "{project}".'
+        raise Forbidden("not_allowed", f"{whose} is plain http", hint)
+    return grant
+
+
+def check_receiver(path: Path, project: str, url: str, resolver: Resolver = resolve) -> None:
+    """Raises Forbidden where a project may not post to a webhook, as far as it can be told here and now."""
+    grant = receiver(path, project, url)
+    _check_host(host(url), grant.networks if grant else (), resolver)
+
+
 def check(path: Path, project: str, endpoint: AnyEndpoint, resolver: Resolver = resolve) -> None:
     """Raises Forbidden where a project may not have this endpoint asked, as far as it can be told here and now."""
-    grant = granted(path, project, endpoint)
+    _check_host(endpoint.host, granted(path, project, endpoint).networks, resolver)
+
+
+def _listed(path: Path, project: str, whose: str) -> Grant | None:
+    return next((each for each in _read(path).get(project, ()) if each.origin == whose), None)
+
+
+def _check_host(where: tuple[str, int], allowed: tuple[Network, ...], resolver: Resolver) -> None:
     try:
-        pinned(*endpoint.host, grant.networks, resolver)
+        pinned(*where, allowed, resolver)
     except OSError:
         return  # a name that only workers can look up; they look again in any case
 

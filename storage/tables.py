@@ -184,6 +184,35 @@ gates = Table(
 )
 """Gates that were run: the contract's GateRun; `job` may be one that is forgotten since."""
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _project(),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("delivered", Double),
+    Column("fault", Text, nullable=False),
+    Index(None, "project_id", "created", "id"),
+)
+"""Who is told of the end of a job. What is sent is signed with the secret, which must therefore be kept as it is."""
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    _project(),
+    Column("body", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due", Double, nullable=False),
+    Column("created", Double, nullable=False),
+    Index(None, "due"),
+    Index(None, "webhook_id"),
+)
+"""One row for each message that has not arrived yet, and the time `due` of its next try; while it is tried, that of giving the try up."""
+
 baselines = Table(
     "baselines",
     metadata,

@@ -143,7 +143,7 @@ def write(run: Run, results: Results, digest: str) -> tuple[str, ...]:
     report = compose(run, results, learnt(run.order, run.facts, digest))
     (out / "report.json").write_text(report.model_dump_json(indent=1))
     pictures = gallery(run.order, report, results)
-    if pictures is not None:
+    if (out / PICTURES).exists():
         written.append(PICTURES)
     (out / "report.html").write_text(html(report, pictures or ()))
     (out / "report.md").write_text(markdown(report))

@@ -20,6 +20,7 @@ from sparring.contract.states import Reason
 from sparring.storage import attempts, database, gc, logs, outbox, queue
 from sparring.storage.artifacts import Folder
 from sparring.storage.settings import Settings
+from sparring.workers.courier import Courier
 
 TICK = 0.1
 """Seconds between two looks at the outbox and the intake."""
@@ -27,6 +28,8 @@ RESEND = 10.0
 """Seconds after which a queued job that the queue has forgotten is sent again."""
 COLLECT = 600.0
 """Seconds between two collections of garbage."""
+NOTIFY = 0.5
+"""Seconds between two looks at what webhooks are to be told."""
 LONGEST_WAIT = 15.0
 """Seconds between two tries of a chore that goes on failing, at most."""
 
@@ -89,6 +92,7 @@ class Dispatcher:
             Chore("return intake", RESEND, self.return_intake),
             Chore("check policy", 60.0, self.check_policy),
             Chore("collect garbage", COLLECT, self.collect),
+            Chore("webhooks", NOTIFY, Courier(settings, engine).tend),
         ]
 
     def run(self, stopped: Callable[[], bool]) -> None:

@@ -29,7 +29,8 @@ BYTES = 32 << 20
 def gallery(order: Order, report: Report, results: "Results") -> list[Picture] | None:
     """At most MOST pictures a threat for the report, of as many classes as there are; None if the rows are no pictures.
 
-    Writes pictures.zip into the folder of the job, where another evaluation finds the rows that became others with another model.
+    Writes pictures.zip into the folder of the job, if there is any to keep: another evaluation finds there the rows that became
+    others with another model.
     """
     data = open_dataset(unpack(Path(order.data_path), Path(order.cache), order.data.sha256), order.data.spec)
     size = upright(data.row_shape, data.spec.layout)
@@ -49,6 +50,9 @@ def gallery(order: Order, report: Report, results: "Results") -> list[Picture] |
                 album.keep_broken(threat, row, Broken(picture.perturbation, picture.adversarial))
         for row in results.rows[results.ended[0].broken_by == CLEAN][:share]:
             album.keep_original(int(row), picture_png(_shown(_row(data, int(row)), data)))
+        held = bool(album)
+    if not held:
+        (Path(order.out) / PICTURES).unlink()
     return [drawn[place] for place in shown]
 
 

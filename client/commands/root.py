@@ -18,6 +18,7 @@ from sparring.commands import (
     stack,
     uploads,
     verify,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.add_typer(uploads.models, name="models")
 app.add_typer(uploads.datasets, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(report.app, name="report")
 app.add_typer(gate.app, name="gate")
 app.add_typer(catalogue.attacks, name="attacks")

@@ -174,7 +174,7 @@ def _known(client: Client, wanted: Wanted, job_id: str, sides: Sides, baselines:
     if info.state != "succeeded":
         raise UsageProblem(f"{job_id} is {info.state}: it has no report", "Name a job that has succeeded, or leave --job out")
     report = client.jobs.report(job_id)
-    asked = wanted.read.policy.job(info.job.model, info.job.data, _stop(wanted, baselines, lambda: report.data))
+    asked = wanted.read.policy.job(info.job.model, info.job.data, _stop(wanted, baselines, lambda: client.datasets.get(info.job.data)))
     theirs = info.job.model_dump(mode="json")
     if other := [name for name, value in asked.model_dump(mode="json").items() if theirs.get(name) != value]:
         raise UsageProblem(f"{job_id} is not what the policy asks for: its {', '.join(other)} differ", "Leave --job out to run it anew")

@@ -46,10 +46,11 @@ def compare_page(page: Seen, before: JobId = "", after: JobId = "") -> Response:
 def _changed(before: Told, after: Told) -> tuple[Markup, ...]:
     """Parts of the page: the statistics, and the rows that flipped. Raises Incomparable."""
     found = compared(before, after)
+    table = Markup(compare_html.table(found))
     try:
-        return Markup(compare_html.table(found)), Markup(compare_html.pictures(before, after, found))
-    except Unreadable as error:
-        raise Incomparable(str(error)) from error
+        return table, Markup(compare_html.pictures(before, after, found))
+    except Unreadable:
+        return table, Markup(compare_html.pictures(before._replace(album=None), after._replace(album=None), found))
 
 
 def _told(page: Seen, job_id: str, held: ExitStack) -> Told:
@@ -64,11 +65,11 @@ def _told(page: Seen, job_id: str, held: ExitStack) -> Told:
 
 
 def _album(path: Path | None, held: ExitStack) -> Album | None:
-    """What a runner left is a stranger's: its directory is looked at first."""
+    """What a runner left is a stranger's: its directory is looked at first. None where it cannot be read; figures need no pictures."""
     if path is None:
         return None
     try:
         zips.directory(path)
         return held.enter_context(Album(path))
-    except (zips.Rejected, Unreadable) as error:
-        raise Incomparable(f"{PICTURES}: {error}") from error
+    except (zips.Rejected, Unreadable):
+        return None

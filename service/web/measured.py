@@ -105,7 +105,7 @@ def _measuring(context: Context, project: str, model: ModelInfo) -> tuple[JobInf
     own = jobs.list_jobs(context.engine, project, limit=RECENT, state="succeeded", model=model.id).items
     maker = uploads.maker(context.engine, project, model.id) if model.lineage else None
     made = (jobs.get(context.engine, project, maker),) if maker else ()
-    found = [job for job in (*own, *made) if job.job.kind in ("evaluate", "retrain")]
+    found = [job for job in (*own, *made) if job.job.kind in ("evaluate", "certify", "retrain")]
     return tuple(sorted(found, key=lambda job: job.finished or job.created, reverse=True))
 
 

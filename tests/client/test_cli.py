@@ -319,6 +319,25 @@ def test_keys_by_hand(sparring, served):
     assert sparring("keys", "revoke", id).returncode == 2
 
 
+def test_webhooks_by_hand(sparring, served):
+    (served.settings.grants).write_text(json.dumps({"default": [{"origin": "http://127.0.0.1:9999"}]}))
+    made = sparring("webhooks", "create", "http://127.0.0.1:9999/hook")
+    assert made.returncode == 0
+    assert made.stdout.startswith("whsec_")
+    ident = made.stderr.partition(":")[0]
+    assert made.stderr == f"{ident}: keep the secret, it is not shown again\n"
+    listed = sparring("webhooks", "list").stdout
+    assert ident in listed
+    assert "http://127.0.0.1:9999/hook" in listed
+    assert [one["id"] for one in json.loads(sparring("webhooks", "list", "--json").stdout)] == [ident]
+    assert "secret" in json.loads(sparring("webhooks", "create", "http://127.0.0.1:9999/", "--json").stdout)
+    assert sparring("webhooks", "rm", ident).returncode == 0
+    assert ident not in sparring("webhooks", "list").stdout
+    refused = sparring("webhooks", "create", "https://127.0.0.1/")
+    assert (refused.returncode, "no public address" in refused.stderr) == (2, True)
+    assert sparring("webhooks", "rm", "key_1").returncode == 4
+
+
 def test_a_name_that_is_no_id_starts_nothing(sparring):
     for arguments in (
         ("jobs", "show", "../../etc"),

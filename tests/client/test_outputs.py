@@ -31,6 +31,6 @@ def test_what_cannot_be_written_is_found_beforehand(tmp_path):
 
 
 def test_cards_and_entries_are_told_by_the_whole_ending(tmp_path):
-    names = ["card.md", "net.CARD.md", "robustbench.json", "board.md"]
+    names = ["card.md", "net.CARD.md", "robustbench.json", "scorecard.md"]
     assert [o.artifact for o in outputs([tmp_path / name for name in names])] == ["card.md", "card.md", "robustbench.json", "report.md"]
     assert outputs([tmp_path / "card.md"], training=True)[0].artifact == "card.md"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from sparring.contract.endpoints import AnyEndpoint
 from sparring.contract.faults import plainly
 from sparring.contract.fields import Ident, Sha256
 from sparring.contract.refs import JobRef, Ref
@@ -64,3 +65,17 @@ def test_nothing_unseen_and_nothing_long_is_told_back() -> None:
     assert "\\u202e\\x00" in fault
     assert len(fault) < 250
     assert not re.search("[\u202e\0]", fault)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"gives": "scores", "url": "https://bob:hunter2@example.org/x"},
+        {"gives": "scores", "url": "https://example.org/x?api_key=hunter2"},
+        {"gives": "scores", "url": "https://example.org/x", "headers": {"Authorization": "Bearer hunter2\n"}},
+    ],
+)
+def test_credentials_are_not_told_back(given: dict[str, Any]) -> None:
+    told = faults(AnyEndpoint, {"kind": "json", **given})
+    assert told
+    assert "hunter2" not in " ".join(told)

@@ -3,6 +3,7 @@ import json
 import pytest
 import yaml
 
+from sparring.contract.attacks import SUITES
 from sparring.contract.report import Score, Trust
 from sparring.reports.card import card, robustbench
 from sparring.reports.markdown import markdown
@@ -41,9 +42,7 @@ def test_a_card_is_metadata_and_the_report_in_markdown():
     assert result["metrics"][1]["args"] == {"count": 640, "total": 1000, "interval_95": [low, high], "trust": "reliable"}
 
 
-@pytest.mark.parametrize(
-    ("shape", "task"), [((3, 32, 32), "image-classification"), ((30,), "tabular-classification"), ((22, 500), "other")]
-)
+@pytest.mark.parametrize(("shape", "task"), [((3, 32, 32), "image-classification"), ((30,), "tabular-classification"), ((2, 500), "other")])
 def test_the_task_follows_from_the_shape_of_a_row(shape, task):
     about, _ = parts(card(factory.report(shape=shape)))
     assert about["model-index"][0]["results"][0]["task"]["type"] == task
@@ -85,8 +84,16 @@ def test_a_name_stays_a_name():
     assert json.loads(robustbench(factory.report(name=hostile)))[0]["name"] == said
 
 
+def attacked(report, *, attacks=SUITES["standard"][1], **changes):
+    """By these attacks; fields of the job may be changed."""
+    first = report.threats[0].each[0]
+    each = tuple(first.model_copy(update={"attack": attack, "name": f"one-{at}"}) for at, attack in enumerate(attacks))
+    threats = tuple(result.model_copy(update={"each": each}) for result in report.threats)
+    return suite(report.model_copy(update={"threats": threats, "job": report.job.model_copy(update=changes)}), "standard@1")
+
+
 def test_an_entry_of_robustbench():
-    report = suite(factory.report(threats=factory.THREATS[1:2], trust=RELIABLE), "standard@1")
+    report = attacked(factory.report(threats=factory.THREATS[1:2], trust=RELIABLE))
     entry = json.loads(robustbench(report))
     low, high = (100 * end for end in report.threats[0].worst.interval)
     assert entry.pop("footnote") == (
@@ -102,6 +109,20 @@ def test_an_entry_of_robustbench():
         "autoattack_acc": "64.00",
         "unreliable": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"attacks": SUITES["standard"][1][1:]}, "by standard@1 on"),
+        ({"precision": "fast"}, "by standard@1+fast on"),
+        ({"knowledge": frozenset({"black"}), "attacks": SUITES["standard"][1][-1:]}, "by standard@1, black box alone on"),
+    ],
+)
+def test_less_than_the_whole_suite_is_not_autoattack(changes, said):
+    entry = json.loads(robustbench(attacked(factory.report(threats=factory.THREATS[1:2], trust=RELIABLE), **changes)))
+    assert (entry["autoattack_acc"], entry["external"]) == (None, "64.00")
+    assert said in entry["footnote"]
 
 
 def test_only_the_standard_suite_counts_as_autoattack():

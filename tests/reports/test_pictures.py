@@ -1,10 +1,11 @@
 import io
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from sparring.contract.specs import DataSpec
-from sparring.reports.pictures import LARGEST, Album, Broken, Unreadable, upright, why_none
+from sparring.reports.pictures import LARGEST, PICTURES, Album, Broken, Unreadable, upright, why_none
 from sparring.reports.png import SIGNATURE, png
 from tests.reports import factory
 
@@ -38,7 +39,7 @@ def test_what_is_no_zip_is_unreadable(content):
 @pytest.mark.parametrize("content", [b"<svg onload=alert(1)>", SIGNATURE + bytes(LARGEST)])
 def test_what_is_no_picture_is_never_handed_out(content):
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("original/5.png", content)
     with Album(file) as album, pytest.raises(Unreadable, match=r"original/5\.png in pictures\.zip is no picture"):
         album.original(5)
@@ -72,6 +73,14 @@ def test_rows_are_pictures_by_their_shape(shape, layout, seen):
 
 def test_why_there_are_none():
     data = factory.report().data
-    assert "the evaluation was run before" in why_none(data)
+    assert "No pictures of them were kept" in why_none(data)
     table = data.model_copy(update={"shape": (100, 20), "spec": DataSpec(bounds="none", scale=1.0)})
     assert why_none(table) == "The rows are no pictures: their shape is 20."
+
+
+def test_a_packed_picture_is_not_unpacked(tmp_path: Path) -> None:
+    for way in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / PICTURES, "w", way) as file:
+            file.writestr("original/0.png", SIGNATURE + bytes(1000))
+        with Album(tmp_path / PICTURES) as album, pytest.raises(Unreadable, match="packed"):
+            album.original(0)
