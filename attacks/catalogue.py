@@ -1,7 +1,9 @@
 """Every attack of the contract as a sentence of the engine."""
 
-from collections.abc import Callable, Sequence
-from typing import assert_never
+from collections.abc import Sequence
+from typing import Protocol, assert_never
+
+from torch import Tensor
 
 from sparring.attacks.access import Decisions, GradientAccess, Scores
 from sparring.attacks.apgd import auto
@@ -18,6 +20,7 @@ from sparring.attacks.fmn import fmn
 from sparring.attacks.hopskipjump import hopskipjump
 from sparring.attacks.jsma import jsma
 from sparring.attacks.losses import LOSSES, Loss, kl
+from sparring.attacks.norms import Norm
 from sparring.attacks.parts import (
     aims,
     anywhere,
@@ -47,6 +50,7 @@ from sparring.attacks.spherical import spherical
 from sparring.attacks.square import square
 from sparring.attacks.transfer import transfer
 from sparring.attacks.transferable import blurred, halved, nesterov
+from sparring.attacks.uap import shifted
 from sparring.contract.attacks import (
     APGD,
     BIM,
@@ -67,6 +71,7 @@ from sparring.contract.attacks import (
     SIFGSM,
     SPSA,
     TIFGSM,
+    UAP,
     VAT,
     AttackSpec,
     Boundary,
@@ -181,28 +186,42 @@ def noise(spec: Noise) -> Attack[Decisions]:
     return climb(decision, redraw, spec.draws - 1, anywhere)
 
 
-Surrogates = Callable[[Transfer | Substitute], Sequence[GradientAccess]]
-"""The models that an attacker has beside the target, for an attack that uses such."""
+class School(Protocol):
+    """What an attacker learnt before the first row was attacked."""
+
+    def surrogates(self, spec: Transfer | Substitute) -> Sequence[GradientAccess]:
+        """The models that it has beside the target, for an attack that uses such."""
+        ...
+
+    def universal(self, spec: UAP, norm: Norm, eps: float) -> Tensor:
+        """The perturbation (…) that it has fitted under a threat."""
+        ...
 
 
-def shown(spec: Transfer | Substitute, eps: float, surrogates: Surrogates) -> Attack[Decisions]:
+def _taught(spec: AttackSpec, school: School | None) -> School:
+    if school is None:
+        raise ValueError(f"{spec.kind} needs what was learnt before the attack")
+    return school
+
+
+def shown(spec: Transfer | Substitute, eps: float, surrogates: Sequence[GradientAccess]) -> Attack[Decisions]:
     """A white-box attack on other models, and what came of it shown to the target."""
 
     def white(target: GradientAccess, problem: Problem) -> Outcome:
         return run(spec.attack, eps, target, problem)
 
-    return transfer(white, surrogates(spec))
+    return transfer(white, surrogates)
 
 
-def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, surrogates: Surrogates | None = None) -> Outcome:
+def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, school: School | None = None) -> Outcome:
     """Run one attack of the contract; it is handed exactly the access its spec declares. `eps` in units of the data."""
     match spec:
         case Replay():
             raise ValueError("replay is handed its points by whoever has them")
         case Transfer() | Substitute():
-            if surrogates is None:
-                raise ValueError(f"{spec.kind} needs surrogates")
-            return shown(spec, eps, surrogates)(Decisions(target), problem)
+            return shown(spec, eps, _taught(spec, school).surrogates(spec))(Decisions(target), problem)
+        case UAP():
+            return shifted(_taught(spec, school).universal(spec, problem.ball.norm, eps))(target, problem)
         case Noise():
             return noise(spec)(Decisions(target), problem)
         case Square():

@@ -98,7 +98,7 @@ class Evaluate(Frozen):
     knowledge: Annotated[frozenset[Knowledge], NotEmpty(), Listed, PlainSerializer(sorted)] = frozenset({"white", "gray", "black"})
     """What the attacker may know; attacks of a suite that need more are left out."""
     training: Ref | None = None
-    """Rows that the attacker has, for attacks that train a model of their own; unless given, those of `data` that are not evaluated."""
+    """Rows that the attacker has, for attacks that learn from such beforehand; unless given, those of `data` that are not evaluated."""
     corruptions: Annotated[tuple[CorruptionName, ...], Field(max_length=len(CORRUPTIONS)), Listed] = ()
     """Common corruptions to measure as well, each in five severities; the data must be pictures with bounds."""
     rows: Rows | None = None

@@ -121,6 +121,17 @@ class SurrogateResult(Frozen):
     """Of these rows, those on which it says what the target says."""
 
 
+class UniversalResult(Frozen):
+    """The one perturbation that was fitted before the attack, and added to every row."""
+
+    rows: Count
+    """Rows it was fitted on, none of which was attacked."""
+    queries: Count
+    """What the target was asked while it was fitted, once for the whole job."""
+    fooled: Score
+    """Of the rows it was fitted on, those whose predicted class it changes."""
+
+
 class QueryPoint(Frozen):
     """Rows that an attack had broken when it had asked so often of each."""
 
@@ -154,6 +165,8 @@ class AttackResult(Frozen):
     """Process seconds spent, summed over processes."""
     surrogates: tuple[SurrogateResult, ...] = ()
     """The models whose adversarial examples were shown to the target."""
+    universal: UniversalResult | None = None
+    """For UAP: what came of the fitting."""
     smoothness: float | None = None
     """For VAT: mean KL(p(x) || p(x')) in nats over the rows tried; the smaller, the smoother the model around its data."""
     median_queries: Count | None = None

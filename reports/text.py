@@ -24,6 +24,7 @@ from sparring.contract.report import (
     SurrogateResult,
     ThreatResult,
     Trust,
+    UniversalResult,
 )
 from sparring.contract.threat import Norm, Threat
 
@@ -261,7 +262,15 @@ def remarks(each: AttackResult) -> tuple[str, ...]:
         found.append(f"half of the rows it broke took {half} queries at most, 90 % of them {most}")
     if each.smoothness is not None:
         found.append(f"mean KL divergence from the clean prediction {figure(each.smoothness)} nats")
+    if each.universal is not None:
+        found.append(universal_text(each.universal))
     return (*found, *map(surrogate_text, each.surrogates))
+
+
+def universal_text(universal: UniversalResult) -> str:
+    """`fitted on 1,437 rows, 41.2 % of which it fools, with 14,237 queries`."""
+    fitted = f"fitted on {number(universal.rows)} rows, {percent(universal.fooled)} of which it fools"
+    return f"{fitted}, with {number(universal.queries)} queries"
 
 
 def surrogate_text(surrogate: SurrogateResult) -> str:

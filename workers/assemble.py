@@ -28,7 +28,6 @@ from sparring.contract.report import (
     Provenance,
     Report,
     Score,
-    SurrogateResult,
     Trust,
 )
 from sparring.contract.runner import Order
@@ -42,7 +41,7 @@ from sparring.workers.crew import CrewError, Trouble
 from sparring.workers.gallery import gallery
 from sparring.workers.shard import CLEAN, UNBROKEN, Ended, Shard, Tally, load
 from sparring.workers.spare import ARITHMETIC
-from sparring.workers.surrogates import learnt
+from sparring.workers.surrogates import Studied, learnt
 from sparring.workers.threat_results import curve, minimal, threat_result
 from sparring.workers.trust.level import level
 from sparring.workers.trust.model_rules import of_model
@@ -151,7 +150,7 @@ def write(run: Run, results: Results, digest: str) -> tuple[str, ...]:
     return tuple(written)
 
 
-def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) -> Report:
+def compose(run: Run, results: Results, studied: dict[str, Studied]) -> Report:
     """The report of a job that attacks, from its shards."""
     order, facts = run.order, run.facts
     right = results.clean == results.labels
@@ -165,11 +164,11 @@ def compose(run: Run, results: Results, surrogates: dict[str, SurrogateResult]) 
     ]
     levelled = trust(run, results, findings, masked)
     threats = tuple(
-        threat_result(order.job, facts, threat, ended, results.labels, results.clean, believed, surrogates)
+        threat_result(order.job, facts, threat, ended, results.labels, results.clean, believed, studied)
         for threat, ended, believed in zip(order.job.threats, results.ended, levelled, strict=True)
     )
     suffered = corruptions.results(order.job, facts, results.corrupted)
-    looks = clean.total + sum(result.mean.total for result in suffered) + sum(each.queries for each in surrogates.values())
+    looks = clean.total + sum(result.mean.total for result in suffered) + sum(each.queries for each in studied.values())
     spent = [run.seen.model.effort, *(part.effort for part in run.seen.threats)] if run.seen else []
     return Report(
         job=order.job,

@@ -1,7 +1,7 @@
 """A model and a dataset made ready, in one process: what preflight measures on and shards are attacked on."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparring.attacks.access import GradientAccess, Target
+from sparring.attacks.access import Target
 from sparring.attacks.bounds import Bounded
+from sparring.attacks.catalogue import School
 from sparring.attacks.operators import Unbounded
 from sparring.attacks.search import Halved, search_copy
 from sparring.contract import jobs
-from sparring.contract.attacks import Access, AttackSpec, Substitute, Transfer
+from sparring.contract.attacks import UAP, Access, AttackSpec, Substitute, Transfer
 from sparring.contract.defenses import SmoothingCertificate
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import Finding
@@ -75,8 +76,8 @@ class Bench:
     device: torch.device
     facts: Facts | None = None
     """What preflight found; None before it has."""
-    school: Callable[[Transfer | Substitute], Sequence[GradientAccess]] | None = None
-    """Surrogates of an attack that has any."""
+    school: School | None = None
+    """What attacks have learnt beforehand."""
     seal: int = 0
     """Fingerprint of the model as it was before the first attack."""
 
@@ -221,7 +222,7 @@ def feasible(job: Evaluate | Craft, threat: Threat, facts: Facts) -> tuple[Attac
 
 def learns(attack: AttackSpec) -> bool:
     """Whether the attack needs rows of the attacker's own to train on."""
-    return isinstance(attack, Substitute) or (isinstance(attack, Transfer) and bool(attack.architectures or not attack.models))
+    return isinstance(attack, (Substitute, UAP)) or (isinstance(attack, Transfer) and bool(attack.architectures or not attack.models))
 
 
 def first_pass(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Attack(NamedTuple):
 
 
 class Learn(NamedTuple):
-    """Task: a surrogate, to be kept in `folder`. Answered by Advanced, one for each pass over its rows, and Saved."""
+    """Task: a lesson, to be kept in `folder`. Answered by Advanced, one for each of its passes, and Saved."""
 
     lesson: Lesson
     folder: Path

@@ -40,7 +40,7 @@ def masked(threat: Threat, attacks: Sequence[AttackSpec], wins: NDArray[np.bool_
     # what was replayed, and in a cascade what stands before a white-box attack, broke rows that the latter had no try at
     searched = [at for at, a in enumerate(attacks) if a.kind != "replay" and (not cascaded or a.knowledge == "white" or at > last)]
     broken = broken_at([attacks[at] for at in searched], wins[:, searched])
-    if "white" not in broken:
+    if not any(attack.knowledge == "white" and attack.kind != "uap" for attack in attacks):  # uap follows the gradients of other rows
         return
     for level in LEVELS[1:]:
         count = int((broken.get(level, broken["white"]) & ~broken["white"]).sum())

@@ -198,7 +198,7 @@ def _left_out(job: Evaluate | Craft, facts: Facts) -> Iterator[Finding]:
     if untrained:
         yield Finding(
             code="training_absent",
-            message=f"Attacks that train a model of their own were left out: {', '.join(untrained)}. Every row of the data is evaluated.",
+            message=f"Attacks that learn from rows of their own were left out: {', '.join(untrained)}. Every row of the data is evaluated.",
             hint=_NO_TRAINING,
             evidence={"attacks": [*untrained]},
         )

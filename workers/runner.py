@@ -265,7 +265,7 @@ def _kept(folder: Path, sign: str) -> tuple[dict[Path, NDArray[np.int64]], int]:
 
 
 def _study(crew: Crew, order: Order, facts: Facts, tile: int, pace: Pace, folder: Path, digest: str) -> None:
-    """Every surrogate that the attacks want, before the first of them."""
+    """Every lesson that the attacks want, before the first of them."""
     wanted = [each for each in curriculum(order.job, facts) if recall(folder, each, digest) is None]
     if not wanted:
         return

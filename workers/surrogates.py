@@ -1,6 +1,6 @@
-"""Models that an attacker has beside the target: trained before the attack, kept beside the shards, opened by whoever attacks.
+"""What an attacker learns before the attack, kept beside the shards, opened by whoever attacks: surrogates, universal perturbations.
 
-What is trained is a *lesson*: attacks that want the same surrogate share it, and another attempt finds it done.
+What is learnt is a *lesson*: attacks that want the same one share it, and another attempt finds it done.
 """
 
 import copy
@@ -8,9 +8,9 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,28 +18,31 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparring.attacks.access import GradientAccess, Target
+from sparring.attacks.norms import Norm, called
 from sparring.attacks.search import search_copy
 from sparring.attacks.transfer import Mean, substitute
-from sparring.contract.attacks import Substitute, Transfer
+from sparring.contract.attacks import UAP, AttackSpec, Substitute, Transfer
 from sparring.contract.attacks.gray import Architecture
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.quantity import value
-from sparring.contract.report import Score, SurrogateResult
+from sparring.contract.report import Score, SurrogateResult, UniversalResult
 from sparring.contract.runner import Order, Other
+from sparring.contract.threat import Threat
 from sparring.defenses.fit import fit
 from sparring.workers.architectures import Standardised, afresh, architecture, is_picture
 from sparring.workers.bench import Bench, Facts, feasible, prepared
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import load_model
+from sparring.workers.universal import Universal, fitted
 
 _RATE = 1e-3
 _COMPARED = 2048
 """Evaluated rows on which a surrogate is compared with the target."""
 
 
-class Lesson(NamedTuple):
-    """A surrogate, and how it comes to be."""
+class Surrogate(NamedTuple):
+    """A model beside the target, and how it comes to be."""
 
     name: str
     architecture: Architecture | None
@@ -62,21 +65,33 @@ class Lesson(NamedTuple):
         return f"surrogate-{digest[:20]}.safetensors"
 
 
-def lessons(attack: Transfer | Substitute, row: tuple[int, ...]) -> tuple[Lesson, ...]:
+Lesson = Surrogate | Universal
+Studied = SurrogateResult | UniversalResult
+"""What came of a lesson."""
+
+
+def lessons(attack: AttackSpec, threat: Threat, row: tuple[int, ...]) -> tuple[Lesson, ...]:
+    """What is to be learnt for an attack under a threat, for data whose rows have the shape `row`."""
+    if isinstance(attack, UAP):
+        return (Universal(attack, threat.norm, threat.radius),)
+    return surrogates(attack, row) if isinstance(attack, (Transfer, Substitute)) else ()
+
+
+def surrogates(attack: Transfer | Substitute, row: tuple[int, ...]) -> tuple[Surrogate, ...]:
     """The surrogates of an attack, for data whose rows have the shape `row`."""
     if isinstance(attack, Substitute):
-        return (Lesson("substitute", attack.architecture, attack.epochs, attack.seeds, attack),)
+        return (Surrogate("substitute", attack.architecture, attack.epochs, attack.seeds, attack),)
     trained: tuple[Architecture, ...] = ("mlp", "cnn") if is_picture(row) else ("mlp",)
     if attack.architectures is not None or attack.models:
         trained = attack.architectures or ()
-    own = (Lesson(name, name, attack.epochs, attack.limit) for name in dict.fromkeys(trained))
-    return (*own, *(Lesson(ref, None) for ref in dict.fromkeys(attack.models)))
+    own = (Surrogate(name, name, attack.epochs, attack.limit) for name in dict.fromkeys(trained))
+    return (*own, *(Surrogate(ref, None) for ref in dict.fromkeys(attack.models)))
 
 
 def curriculum(job: Evaluate | Craft, facts: Facts) -> tuple[Lesson, ...]:
     """Every lesson of a job, each once."""
-    learners = (attack for threat in job.threats for attack in feasible(job, threat, facts) if isinstance(attack, (Transfer, Substitute)))
-    return tuple({lesson.file: lesson for attack in learners for lesson in lessons(attack, facts.shape[1:])}.values())
+    learners = ((attack, threat) for threat in job.threats for attack in feasible(job, threat, facts))
+    return tuple({lesson.file: lesson for attack, threat in learners for lesson in lessons(attack, threat, facts.shape[1:])}.values())
 
 
 def holdings(order: Order, data: Dataset) -> tuple[Dataset, int, int]:
@@ -101,25 +116,42 @@ def holdings(order: Order, data: Dataset) -> tuple[Dataset, int, int]:
 
 
 def study(order: Order, bench: Bench, facts: Facts, lesson: Lesson, folder: Path, digest: str, tell: Callable[[int], None]) -> None:
-    """Make the surrogate of a lesson, compare it with the target on evaluated rows, and keep it. `tell(n)`: n more passes are done.
+    """Learn a lesson, and keep it. `tell(n)`: n more passes are done.
 
     Raises:
-        Refused: it cannot be trained on these data, or does not fit them.
+        Refused: it cannot be learnt from these data, or does not fit them.
     """
     torch.manual_seed(_seed(order, lesson))
+    if isinstance(lesson, Universal):
+        x, labels = _own(order, bench, lesson.spec.limit)
+        v, found = fitted(lesson, bench, x, labels, _seed(order, lesson), tell)
+        _keep(folder / lesson.file, {"v": v}, found, digest)
+    else:
+        module, result = _trained(order, bench, facts, lesson, tell)
+        _keep(folder / lesson.file, module.state_dict() if lesson.architecture else {}, result, digest)
+
+
+def _own(order: Order, bench: Bench, most: int, *, labelled: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Rows of the attacker's own (N, …), drawn from the state of torch's generator on, and their labels (N,) if they have any."""
+    data, first, end = holdings(order, bench.data)
+    drawn = torch.randperm(end - first)[:most].sort().values + first
+    if len(drawn) < 2 or (labelled and data.labels is None):
+        hint = "Give training data with labels, and at least two rows."
+        raise Refused("bad_data", "the attacker's rows are fewer than two, or have no labels to learn from", hint=hint, detail="training")
+    labels = None if data.labels is None else torch.from_numpy(data.labels[drawn.numpy()]).to(bench.device)
+    return data.rows(drawn).to(bench.device), labels
+
+
+def _trained(order: Order, bench: Bench, facts: Facts, lesson: Surrogate, tell: Callable[[int], None]) -> tuple[nn.Module, SurrogateResult]:
+    """The surrogate of a lesson, compared with the target on evaluated rows."""
     queries, used, classes = 0, 0, facts.classes
     if lesson.architecture is None:
         module: nn.Module = _uploaded(order, bench, lesson, classes)
     else:
-        data, first, end = holdings(order, bench.data)
-        drawn = torch.randperm(end - first)[: lesson.rows].sort().values + first
-        if len(drawn) < 2 or (data.labels is None and lesson.asks is None):
-            hint = "Give training data with labels, and at least two rows."
-            raise Refused("bad_data", "the attacker's rows have no labels to train on", hint=hint, detail="training")
-        x, used = data.rows(drawn).to(bench.device), len(drawn)
+        x, y = _own(order, bench, lesson.rows, labelled=lesson.asks is None)
+        used = len(x)
         if lesson.asks is None:
-            assert data.labels is not None
-            y = torch.from_numpy(data.labels[drawn.numpy()]).to(bench.device)
+            assert y is not None
             module = _fit(_fresh(order, bench, lesson, x, classes), x, y, lesson.epochs, tell)
         else:
             module, queries = _questioned(order, bench, lesson, lesson.asks, x, classes, tell)
@@ -127,54 +159,62 @@ def study(order: Order, bench: Bench, facts: Facts, lesson: Lesson, folder: Path
     said, own = bench.target.labels(evaluated), _target(bench, module).labels(evaluated)
     labels = bench.data.labels
     right = None if labels is None else int((own.cpu() == torch.from_numpy(labels[: len(own)].copy())).sum())
-    result = SurrogateResult(
+    return module, SurrogateResult(
         name=lesson.name,
         rows=used,
         queries=queries,
         accuracy=None if right is None else Score(count=right, total=len(own)),
         agreement=Score(count=int((own == said).sum()), total=len(own)),
     )
-    _keep(folder / lesson.file, module if lesson.architecture else None, result, digest)
 
 
-def recall(folder: Path, lesson: Lesson, digest: str) -> SurrogateResult | None:
-    """What is known of a surrogate that is there already; None where it is not, or belongs to another plan."""
+def recall(folder: Path, lesson: Lesson, digest: str) -> Studied | None:
+    """What is known of a lesson that is learnt already; None where it is not, or belongs to another plan."""
     try:
         with safe_open(folder / lesson.file, framework="pt") as file:
             told = file.metadata()
     except (OSError, SafetensorError):
         return None
-    return SurrogateResult.model_validate_json(told["result"]) if told.get("plan") == digest else None
+    if told.get("plan") != digest:
+        return None
+    kind = UniversalResult if isinstance(lesson, Universal) else SurrogateResult
+    return kind.model_validate_json(told["result"])
 
 
-def learnt(order: Order, facts: Facts, digest: str) -> dict[str, SurrogateResult]:
-    """What is known of each surrogate of a job whose lessons are done, by its file."""
+def learnt(order: Order, facts: Facts, digest: str) -> dict[str, Studied]:
+    """What came of each lesson of a job, when all are learnt, by its file."""
     folder = Path(order.out) / "shards"
     found = ((lesson.file, recall(folder, lesson, digest)) for lesson in curriculum(order.job, facts))
     return {name: result for name, result in found if result is not None}
 
 
 class School:
-    """The surrogates of a job, opened when they are needed; of the attack in question, one or several."""
+    """What was learnt for a job, opened when it is needed."""
 
     def __init__(self, order: Order, bench: Bench, classes: int, folder: Path) -> None:
-        """Surrogates lie in `folder`."""
+        """The lessons lie in `folder`."""
         self._order, self._bench, self._classes, self._folder = order, bench, classes, folder
         self._open: dict[str, Target] = {}
 
-    def __call__(self, attack: Transfer | Substitute) -> Sequence[GradientAccess]:
-        """Access to the surrogates of an attack."""
-        members = [self._target(lesson) for lesson in lessons(attack, self._bench.data.row_shape)]
-        if not isinstance(attack, Transfer) or not attack.ensemble:
+    def surrogates(self, spec: Transfer | Substitute) -> Sequence[GradientAccess]:
+        """Access to the surrogates of an attack, one or several."""
+        members = [self._target(lesson) for lesson in surrogates(spec, self._bench.data.row_shape)]
+        if not isinstance(spec, Transfer) or not spec.ensemble:
             return members
         return [_target(self._bench, Mean([member.judge for member in members]))]
 
-    def _target(self, lesson: Lesson) -> Target:
+    def universal(self, spec: UAP, norm: Norm, eps: float) -> Tensor:
+        """The perturbation (…) of a threat."""
+        with safe_open(self._folder / Universal(spec, called(norm), eps).file, framework="pt") as file:
+            v: Tensor = file.get_tensor("v").to(self._bench.device)
+        return v
+
+    def _target(self, lesson: Surrogate) -> Target:
         if lesson.file not in self._open:
             self._open[lesson.file] = _target(self._bench, self._module(lesson))
         return self._open[lesson.file]
 
-    def _module(self, lesson: Lesson) -> nn.Module:
+    def _module(self, lesson: Surrogate) -> nn.Module:
         if lesson.architecture is None:
             return _uploaded(self._order, self._bench, lesson, self._classes)
         like = self._bench.rows(torch.arange(2) % len(self._bench.data))
@@ -193,7 +233,7 @@ def _target(bench: Bench, module: nn.Module) -> Target:
     return Target(module.eval(), search, bench.target.tile)
 
 
-def _uploaded(order: Order, bench: Bench, lesson: Lesson, classes: int) -> nn.Module:
+def _uploaded(order: Order, bench: Bench, lesson: Surrogate, classes: int) -> nn.Module:
     other: Other = order.others[lesson.name]
     info = other.info
     assert info.format != "npz"
@@ -217,7 +257,7 @@ def _uploaded(order: Order, bench: Bench, lesson: Lesson, classes: int) -> nn.Mo
     return module
 
 
-def _fresh(order: Order, bench: Bench, lesson: Lesson, x: Tensor, classes: int) -> nn.Module:
+def _fresh(order: Order, bench: Bench, lesson: Surrogate, x: Tensor, classes: int) -> nn.Module:
     """The untrained model of a lesson, for rows x (B, …)."""
     if lesson.architecture == "same":
         module: nn.Module = copy.deepcopy(bench.model)
@@ -237,7 +277,7 @@ def _fit(module: nn.Module, x: Tensor, y: Tensor, epochs: int, tell: Callable[[i
 
 
 def _questioned(
-    order: Order, bench: Bench, lesson: Lesson, spec: Substitute, x: Tensor, classes: int, tell: Callable[[int], None]
+    order: Order, bench: Bench, lesson: Surrogate, spec: Substitute, x: Tensor, classes: int, tell: Callable[[int], None]
 ) -> tuple[nn.Module, int]:
     """A substitute, and the queries it took."""
     made: list[nn.Module] = []
@@ -252,11 +292,11 @@ def _questioned(
     return made[-1], len(asked)
 
 
-def _keep(path: Path, module: nn.Module | None, result: SurrogateResult, digest: str) -> None:
+def _keep(path: Path, state: Mapping[str, Tensor], result: Studied, digest: str) -> None:
     """Write it so that it is whole or absent."""
-    state: dict[str, Any] = {} if module is None else {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     temporary = path.with_suffix(".tmp")
-    save_file(state, temporary, metadata={"plan": digest, "result": result.model_dump_json()})
+    whole = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(whole, temporary, metadata={"plan": digest, "result": result.model_dump_json()})
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

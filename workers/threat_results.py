@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sparring.contract.attacks import AttackSpec, Substitute, Transfer, names
+from sparring.contract.attacks import AttackSpec, names
 from sparring.contract.jobs import Craft, Evaluate
 from sparring.contract.report import (
     AttackResult,
@@ -17,12 +17,13 @@ from sparring.contract.report import (
     SurrogateResult,
     ThreatResult,
     Trust,
+    UniversalResult,
 )
 from sparring.contract.threat import Threat
 from sparring.workers import levels, moved
 from sparring.workers.bench import Facts, feasible
 from sparring.workers.shard import UNBROKEN, Ended, Tally
-from sparring.workers.surrogates import lessons
+from sparring.workers.surrogates import Studied, lessons
 
 _STOPS = 24
 
@@ -35,7 +36,7 @@ def threat_result(
     labels: NDArray[np.int64],
     clean: NDArray[np.int64],
     trust: Trust,
-    surrogates: dict[str, SurrogateResult],
+    learnt: dict[str, Studied],
 ) -> ThreatResult:
     """One threat of a job, from what its shards say together.
 
@@ -47,7 +48,7 @@ def threat_result(
         labels: (rows,).
         clean: (rows,): predictions before any attack.
         trust: how far the number may be believed.
-        surrogates: by their file.
+        learnt: what came of each lesson, by its file.
     """
     total, right = len(labels), clean == labels
     attacks = feasible(job, threat, facts)
@@ -56,7 +57,7 @@ def threat_result(
         _attack_result(
             *(name, attack, tally, fell[fell > 0], total),
             distances=moved.counted(ended.distance[ended.broken_by == at], threat),
-            surrogates=_surrogates(attack, facts, surrogates),
+            learnt=[learnt[lesson.file] for lesson in lessons(attack, threat, facts.shape[1:])],
         )
         for at, (name, attack, tally, fell) in enumerate(zip(names(attacks), attacks, ended.tallies, ended.fell.T, strict=True))
     )
@@ -86,7 +87,7 @@ def _attack_result(
     total: int,
     *,
     distances: tuple[int, ...],
-    surrogates: tuple[SurrogateResult, ...],
+    learnt: Sequence[Studied],
 ) -> AttackResult:
     """`fell`: after how many queries each row fell that did."""
     return AttackResult(
@@ -101,7 +102,8 @@ def _attack_result(
         forwards=tally.forwards,
         backwards=tally.backwards,
         seconds=tally.seconds,
-        surrogates=surrogates,
+        surrogates=tuple(each for each in learnt if isinstance(each, SurrogateResult)),
+        universal=next((each for each in learnt if isinstance(each, UniversalResult)), None),
         smoothness=tally.divergence / tally.entered if attack.kind == "vat" and tally.entered else None,
         median_queries=_quantile(fell, 0.5),
         p90_queries=_quantile(fell, 0.9),
@@ -114,12 +116,6 @@ def _class_score(label: int, own: NDArray[np.bool_], right: NDArray[np.bool_], s
     total = int(own.sum())
     clean, robust = (Score(count=int(rows[own].sum()), total=total) for rows in (right, stands))
     return ClassScore(label=label, clean=clean, robust=robust)
-
-
-def _surrogates(attack: AttackSpec, facts: Facts, known: dict[str, SurrogateResult]) -> tuple[SurrogateResult, ...]:
-    if not isinstance(attack, (Transfer, Substitute)):
-        return ()
-    return tuple(known[lesson.file] for lesson in lessons(attack, facts.shape[1:]))
 
 
 def _quantile(fell: NDArray[np.int64], share: float) -> int | None:

@@ -9,7 +9,7 @@ from sparring.attacks.norms.l2 import L2
 from sparring.attacks.norms.linf import LINF
 from sparring.contract.threat import Norm as NormName
 
-__all__ = ["NORMS", "Ball", "Bounds", "Norm", "ball"]
+__all__ = ["NORMS", "Ball", "Bounds", "Norm", "ball", "called"]
 
 NORMS: dict[NormName, Norm] = {"linf": LINF, "l2": L2, "l1": L1, "l0": L0}
 
@@ -19,3 +19,9 @@ def ball(name: NormName, centre: Tensor, eps: Tensor, bounds: Bounds) -> Ball:
     norm = NORMS[name]
     low, high = norm.box(centre, eps.double(), bounds)
     return Ball(centre, eps.double(), low, high, norm, *(bounds or ()))
+
+
+def called(norm: Norm) -> NormName:
+    """What the contract calls a norm."""
+    (name,) = (name for name, each in NORMS.items() if each == norm)
+    return name

@@ -25,11 +25,12 @@ from sparring.contract.attacks.gray import Substitute, Transfer
 from sparring.contract.attacks.minimal import CW, DDN, EAD, FAB, FMN, JSMA, CWLinf, DeepFool
 from sparring.contract.attacks.replay import Replay
 from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, Square
+from sparring.contract.attacks.universal import UAP
 from sparring.contract.base import numbered, require_kind
 
 Climbing = FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | NIFGSM | SIFGSM | TIFGSM | PGD | APGD | VAT
 Minimal = DeepFool | DDN | FMN | CW | CWLinf | EAD | JSMA | FAB
-White = Climbing | Minimal
+White = Climbing | Minimal | UAP
 Gray = Transfer
 Black = Square | NES | SPSA | SimBA | Boundary | HopSkipJump | RayS | Substitute
 Listed = Noise | White | Gray | Black
@@ -100,6 +101,7 @@ __all__ = [
     "SPSA",
     "SUITES",
     "TIFGSM",
+    "UAP",
     "VAT",
     "Access",
     "AnyAttack",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sparring.contract.attacks import AttackSpec, Substitute, Transfer
+from sparring.contract.attacks import UAP, AttackSpec, Substitute, Transfer
 from sparring.contract.jobs import AnyJob, Attacking, Certify, Evaluate
 from sparring.contract.report import Report
 from sparring.contract.resources import JobInfo
@@ -24,6 +24,8 @@ def passes(attack: AttackSpec) -> int:
     """Times an attack takes a row through the model at most."""
     if isinstance(attack, (Transfer, Substitute)):
         return passes(attack.attack)
+    if isinstance(attack, UAP):  # its steps are taken beforehand
+        return 1
     each = max((int(getattr(attack, name, 0) or 0) for name in _SETTINGS), default=0) or 1
     return each * int(getattr(attack, "restarts", 1) or 1) * max(1, int(getattr(attack, "targets", 0) or 0))
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from sparring.attacks import catalogue, random
 from sparring.attacks import problem as problems
 from sparring.attacks.access import Rank, Target
-from sparring.attacks.norms import Bounds, ball
+from sparring.attacks.norms import Bounds, Norm, ball, called
 from sparring.attacks.problem import Goal, Outcome, Problem
 from sparring.attacks.search import search_copy
+from sparring.attacks.uap import fit
 from sparring.contract.attacks import (
     APGD,
     ATTACKS,
@@ -25,6 +26,7 @@ from sparring.contract.attacks import (
     NES,
     PGD,
     SPSA,
+    UAP,
     AttackSpec,
     Boundary,
     CWLinf,
@@ -48,6 +50,7 @@ LIGHT: dict[str, AttackSpec] = {
     "square": Square(queries=100),
     "transfer": Transfer(),
     "substitute": Substitute(attack=FGM()),
+    "uap": UAP(steps=10),
     "nes": NES(queries=120, pairs=5),
     "spsa": SPSA(queries=150, pairs=5),
     "simba": SimBA(queries=80),
@@ -134,11 +137,27 @@ def pictures(rows: int = 32, seed: int = 1) -> Tensor:
     return x.where((x > 0.1) & (x < 0.9), x.round())
 
 
+class Taught(NamedTuple):
+    """What was learnt beforehand: the surrogate is the model itself, which is the best there can be; v is fitted on grey rows."""
+
+    own: Target
+    row: tuple[int, ...] = ()
+    bounds: Bounds = None
+
+    def surrogates(self, spec: Transfer | Substitute) -> list[Target]:
+        return [self.own]
+
+    def universal(self, spec: UAP, norm: Norm, eps: float) -> Tensor:
+        grey = torch.linspace(0, 1, 17).reshape(-1, *(1 for _ in self.row)).expand(-1, *self.row)
+        return fit(spec, called(norm), eps, self.own, grey, self.own.labels(grey), self.bounds, seed=0)
+
+
 def attacked(spec: AttackSpec, eps: float, asked: "Target | Spy", problem: Problem) -> Outcome:
-    """The attack as the catalogue runs it; who needs a surrogate is given the model itself, which is the best there can be."""
+    """The attack as the catalogue runs it; what is learnt beforehand is learnt elsewhere than on the rows of the problem."""
     inner = asked.inner if isinstance(asked, Spy) else asked
     own = Target(inner.judge, inner.search, inner.tile)
-    return catalogue.run(spec, eps, asked, problem, lambda spec: [own])
+    bounds = (problem.ball.least, problem.ball.most)
+    return catalogue.run(spec, eps, asked, problem, Taught(own, tuple(problem.x.shape[1:]), bounds))
 
 
 class Spy:

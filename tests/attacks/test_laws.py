@@ -12,7 +12,7 @@ from torch import nn
 from sparring.contract.attacks import AttackSpec
 
 WITHOUT_CHANCE = ("fgsm", "fgm", "bim", "mifgsm", "nifgsm", "sifgsm", "tifgsm", "ascent", "deepfool", "cw", "ddn", "fmn", "fab", "rays")
-WITHOUT_CHANCE += ("transfer", "substitute", "cwlinf", "ead", "jsma")
+WITHOUT_CHANCE += ("transfer", "substitute", "cwlinf", "ead", "jsma", "uap")
 
 
 def cases(holds: Callable[[AttackSpec], bool] = lambda spec: True) -> list[ParameterSet]:

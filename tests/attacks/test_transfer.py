@@ -1,7 +1,7 @@
 """What an attacker without slopes does: other models' examples shown to the target, and a model trained on its answers."""
 
 import torch
-from attacks.cases import Spy, pictures, problem, target
+from attacks.cases import Spy, Taught, pictures, problem, target
 from torch import Tensor, nn
 
 from sparring.attacks import catalogue
@@ -59,7 +59,7 @@ def test_examples_of_a_surrogate_run_the_full_course() -> None:
     labels = target(model).labels(x)
     spec = Transfer(attack=PGD(steps=6, start="clean"))
     own = target(model)
-    catalogue.run(spec, 0.3, Spy(target(model), "decision"), problem(x, labels, "linf", 0.3), lambda spec: [own])
+    catalogue.run(spec, 0.3, Spy(target(model), "decision"), problem(x, labels, "linf", 0.3), Taught(own))
     assert own.spent.backwards == 4 * 6
 
 
@@ -109,5 +109,5 @@ def test_a_white_box_attack_within_another_is_never_handed_the_target() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     spy = Spy(target(model), "decision")
     own = target(model)
-    outcome = catalogue.run(spec, 0.1, spy, problem(x, own.labels(x), "linf", 0.1), lambda spec: [own])
+    outcome = catalogue.run(spec, 0.1, spy, problem(x, own.labels(x), "linf", 0.1), Taught(own))
     assert spy.asked == 3 == int(outcome.queries.sum())

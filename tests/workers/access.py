@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from attacks.cases import Taught
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def _once(x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, seed: int) -> tu
         radius = torch.full((len(test_x),), EPS, dtype=torch.float64)
         keys = random.keys(seed, torch.arange(len(test_x)))
         asked = problems.problem(Goal(test_y), ball("linf", test_x, radius, (0.0, 1.0)), keys)
-        broken = catalogue.run(spec, EPS, target, asked, lambda spec: [own]).success
+        broken = catalogue.run(spec, EPS, target, asked, Taught(own)).success
         return float(((target.labels(test_x) == test_y) & ~broken).float().mean())
 
     return left(FGSM(), target), left(Transfer(attack=FGSM()), surrogate), left(Substitute(attack=FGSM()), student)
