@@ -33,7 +33,7 @@ def judged(judge: int) -> Target:
 
 
 @pytest.mark.parametrize("judge", [0, 3], ids=["agreed", "refused"])
-@pytest.mark.parametrize(("stop", "targeted"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(("stop", "targeted"), [pytest.param(False, False, marks=pytest.mark.slow), (True, False), (True, True)])
 @pytest.mark.parametrize(
     ("norm", "eps", "rows", "near"),
     [("linf", 0.05, 1, True), ("linf", 0.12, 5, False), ("linf", 0.05, 16, True), ("l2", 0.5, 5, False), ("l1", 3.0, 3, True)],

@@ -104,6 +104,7 @@ def test_the_robust_model_passes_and_does_so_again(service: Stack, repository: P
     assert Verdict.model_validate_json(again.stdout).rules == first.rules
 
 
+@pytest.mark.slow
 def test_the_weak_model_does_not(service: Stack, repository: Path):
     shutil.copy(repository / "models/weak.safetensors", repository / "models/robust.safetensors")
     code, folder, outputs = act(repository, service)

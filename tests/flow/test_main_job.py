@@ -104,6 +104,7 @@ def test_hostile_models_are_refused_with_code_and_hint_and_the_worker_serves_on(
     assert ready.stack.ended(ready.stack.submit(**QUICK, model=ready.model, data=ready.data)).state == "succeeded"
 
 
+@pytest.mark.slow
 def test_bad_data_are_refused_with_code_and_hint(ready: Ready, tmp_path: Path) -> None:
     x, y = digits()
     bad = {

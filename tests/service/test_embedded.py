@@ -73,6 +73,7 @@ def refused(data: Path, *arguments: str, **environment: str) -> str:
     return ended.stderr
 
 
+@pytest.mark.slow
 def test_a_stack_from_start_to_end(tmp_path: Path, eventually: Eventually) -> None:
     data = tmp_path / "data"
     with stack(data) as (process, client):

@@ -80,7 +80,7 @@ def whole(folder: Path) -> dict[tuple[int, int], Row]:
     return done
 
 
-@pytest.mark.parametrize("shards", [1, 3], ids=["backwards", "shuffled in three shards"])
+@pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.slow), 3], ids=["backwards", "shuffled in three shards"])
 def test_neither_order_nor_shards_change_a_bit(folder: Path, whole: dict[tuple[int, int], Row], shards: int) -> None:
     given, bench = bench_of(folder, BRIEF)
     rows = np.arange(ALL)[::-1] if shards == 1 else np.random.default_rng(5).permutation(ALL)

@@ -92,6 +92,7 @@ def disturbed(case: Case, job: str, when: Callable[[], bool], what: Callable[[],
     return info
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_dies_fails_the_job_and_a_retry_repeats_no_query(case: Case, target: Counting, undisturbed: Undisturbed) -> None:
     job = case.submit()
     info = disturbed(case, job, lambda: target.asked > undisturbed.asked // 2, target.kill)

@@ -138,7 +138,7 @@ HEADERS = {"Authorization": "secret:TOKEN"}
 V2 = {"kind": "v2", "model": "model", "input": "X", "output": "probabilities", "gives": "probabilities", "shape": [64], "headers": HEADERS}
 
 
-@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_a_forest_behind_an_endpoint_is_attacked_over_http(
     forest: Forest, server: str, sqlite_engine: Engine, tmp_path: Path, batch: int
 ) -> None:

@@ -92,6 +92,7 @@ def scores_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(graph(nodes, tensors), tmp_path_factory.mktemp("scores") / "m.onnx")
 
 
+@pytest.mark.slow
 def test_a_model_of_scores_alone_is_attacked_through_them(scores_only: Path, tmp_path: Path) -> None:
     square: dict[str, Any] = {"kind": "square", "queries": 60}
     given = ordered(tmp_path, scores_only, LINF | {"attacks": [NOISE, PGD, square]})

@@ -168,6 +168,7 @@ def test_other_numbers_of_processes_change_no_bit(done, uploads: Path, tmp_path:
     same(done, again)
 
 
+@pytest.mark.slow
 def test_killed_and_taken_up_again_changes_no_bit(done, uploads: Path, tmp_path: Path) -> None:
     cut = order(tmp_path / "first", uploads / "model.pt2", uploads / "data.npz", JOB)
     shards = Path(cut.out) / "shards"
@@ -202,6 +203,7 @@ def test_damaged_and_foreign_shards_are_done_again(done, uploads: Path, tmp_path
     same(done, same_seed)
 
 
+@pytest.mark.slow
 def test_progress_grows_to_its_total(uploads: Path, tmp_path: Path) -> None:
     given = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", {"threats": THREATS[:1], "rows": 200})
     with running() as runner:

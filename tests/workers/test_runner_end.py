@@ -39,8 +39,11 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("ZeroDivisionError('rows in /srv/secret/rows.csv')", "internal", "ZeroDivisionError: rows in rows.csv"),
         ("OSError(28, 'No space left on device', '/srv/secret/rows.csv')", "disk_full", "No space left on device (rows.csv)"),
-        ("PermissionError(13, 'Permission denied', '/srv/secret/rows.csv')", "internal", "Permission denied (rows.csv)"),
-        ("MemoryError()", "out_of_memory", "Memory ran out"),
+        pytest.param(
+            *("PermissionError(13, 'Permission denied', '/srv/secret/rows.csv')", "internal", "Permission denied (rows.csv)"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("MemoryError()", "out_of_memory", "Memory ran out", marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_in_the_runner_is_told(

@@ -87,6 +87,7 @@ def test_every_claim_of_an_untouched_report_holds(files: Path, check):
     assert all(each["claimed"] == each["confirmed"] + each["borderline"] for each in told["checks"])
 
 
+@pytest.mark.slow
 def test_an_onnx_report_is_checked_by_onnxruntime(tmp_path: Path, check):
     net = orders.trained(orders.network())
     model = onnx_nets.exported(net, tmp_path / "model.onnx", row=orders.digits()[0].shape[1:])
