@@ -7,6 +7,7 @@ every pass is full and a step `t` is per slot.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -196,25 +197,10 @@ def climb(
         goes_on = slots.t < steps
         return probe(target, slots.problem.fork(_LOOK).fork(slots.t)._replace(moving=goes_on), slots.x, slope=bool(goes_on.any()))
 
-    def look_ahead(target: A, slots: _Slots, patience: Patience, looks: int) -> tuple[_Slots, Point]:
-        """Many looks of each row in one pass, up to the first that changes anything: what a look at a time would come to."""
-        rows = torch.arange(len(slots.row), device=slots.row.device)
-        later = torch.arange(looks, device=rows.device).repeat(len(rows))
-        many = pick(slots, rows.repeat_interleave(looks))
-        t = many.t + later
-        many = many._replace(t=t, x=where(later > 0, patience.onward(many.state, many.problem, t - 1), many.x))
-        point = look(target, many)
-        event = keep(many.problem, point, many.kept)[0] | patience.better(point, many.state) | (point.margin > 0) | (t >= steps)
-        event |= ~torch.isfinite(point.margin) | (later == looks - 1)
-        passed = event.view(-1, looks).to(torch.uint8).argmax(1)
-        kept = slots.kept._replace(queries=slots.kept.queries + passed)
-        at = rows * looks + passed
-        return slots._replace(x=many.x[at], t=slots.t + passed, kept=kept), pick(point, at)
-
     def visit(target: A, slots: _Slots) -> tuple[_Slots, bool]:
         looks = ahead(target, len(slots.row)) if rule.patience else 1
         if rule.patience and looks > 1:
-            slots, point = look_ahead(target, slots, rule.patience, looks)
+            slots, point = _look_ahead(partial(look, target), slots, rule.patience, looks, keep, steps)
         else:
             point = look(target, slots)
         moving = bool((slots.t < steps).any())
@@ -248,6 +234,24 @@ def climb(
                 return ledger.close()
 
     return attack
+
+
+def _look_ahead(
+    look: Callable[[_Slots], Point], slots: _Slots, patience: Patience, looks: int, keep: Keep, steps: int
+) -> tuple[_Slots, Point]:
+    """Many looks of each row in one pass, up to the first that changes anything: what a look at a time would come to."""
+    rows = torch.arange(len(slots.row), device=slots.row.device)
+    later = torch.arange(looks, device=rows.device).repeat(len(rows))
+    many = pick(slots, rows.repeat_interleave(looks))
+    t = many.t + later
+    many = many._replace(t=t, x=where(later > 0, patience.onward(many.state, many.problem, t - 1), many.x))
+    point = look(many)
+    event = keep(many.problem, point, many.kept)[0] | patience.better(point, many.state) | (point.margin > 0) | (t >= steps)
+    event |= ~torch.isfinite(point.margin) | (later == looks - 1)
+    passed = event.view(-1, looks).to(torch.uint8).argmax(1)
+    kept = slots.kept._replace(queries=slots.kept.queries + passed)
+    at = rows * looks + passed
+    return slots._replace(x=many.x[at], t=slots.t + passed, kept=kept), pick(point, at)
 
 
 def _count(slots: _Slots | None) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sparring import local
 from sparring.errors import UsageProblem
 from sparring.paths import check_folder, kind_of
-from sparring.reports import compare_html, site
+from sparring.reports import compare_html, frame, site
 from sparring.reports.bundle import PAGE
 from sparring.reports.compare import Told
 from sparring.reports.pictures import Unreadable
@@ -100,7 +100,7 @@ def _checked(name: str, page: bytes | None) -> bytes | None:
     """A page is published only if no script can run in it, whoever has written it."""
     if page is None:
         say(f"{name} holds no page, and is listed with its JSON and its rows alone; write it again with this version")
-    elif not page.startswith(site.HEAD.encode()):
+    elif not page.startswith(frame.HEAD.encode()):
         raise UsageProblem(
             f"The page in {name} does not begin as a report's does", "It was changed, or made by another version: write it again"
         )

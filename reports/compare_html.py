@@ -3,15 +3,14 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 from sparring.contract.jobs import Evaluate
 from sparring.contract.verdict import suite_version
 from sparring.reports import flipped, text
 from sparring.reports.compare import Compared, Told
 from sparring.reports.flipped import Flipped, Flips
+from sparring.reports.frame import begun
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _COLUMNS = ("Rows right", "Before", "After", "Change, points", "95 % interval", "Lost", "Won", "p (McNemar)")
 STATISTICS = (
     "Lost rows were right before and are not now, won ones the other way round. The interval is a paired one of the change; p is that of "
@@ -28,20 +27,8 @@ def page(before: Told, after: Told, found: Sequence[Compared]) -> str:
     """
     names = [f"<bdi>{_shown(told.report.model.name)}</bdi>" for told in (before, after)]
     on = f'<span class="on">on <bdi>{_shown(before.report.data.name)}</bdi></span>'
-    css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{_shown(before.report.model.name)} and {_shown(after.report.model.name)} compared</title>
-<style>
-{css}
-</style>
-</head>
+    title = f"{_shown(before.report.model.name)} and {_shown(after.report.model.name)} compared"
+    return f"""{begun(title)}\
 <body>
 <header>
 <p class="eyebrow">Sparring comparison</p>

@@ -4,21 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from html import escape
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
 from sparring.contract.report import Report, ThreatResult
 from sparring.reports import text
 from sparring.reports.compare import Compared, Incomparable, Told, compared
-
-HEAD = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-"""
-"""How the page of a report begins: what begins so runs no script, whatever follows."""
+from sparring.reports.frame import begun
 
 _COLUMNS = ("Evaluated", "Data", "Within", "Robust accuracy", "95 % interval", "Clean accuracy", "Change, points", "Trust", "Files")
 _NUMBERS = frozenset(_COLUMNS[3:7])
@@ -69,17 +60,8 @@ def index(listed: Sequence[Listed]) -> str:
     newest = sorted(listed, key=lambda each: _when(each.report), reverse=True)
     places = {name: at for at, name in reversed(list(enumerate(each.report.model.name for each in newest)))}
     models = [(name, list(group)) for name, group in groupby(sorted(newest, key=lambda e: places[e.report.model.name]), _name)]
-    css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     counted = f"{_counted(len(listed), 'report')} of {_counted(len(models), 'model')}"
-    return f"""{HEAD}\
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>Robustness reports</title>
-<style>
-{css}
-</style>
-</head>
+    return f"""{begun("Robustness reports")}\
 <body class="listing">
 <header>
 <p class="eyebrow">Sparring</p>

@@ -2,8 +2,9 @@ from datetime import timedelta
 
 from sparring.reports import retrained_html
 from sparring.reports.compare import Told
+from sparring.reports.frame import HEAD
 from sparring.reports.html import html
-from sparring.reports.site import HEAD, Listed, index, since
+from sparring.reports.site import Listed, index, since
 from tests.client.gate import sample
 from tests.reports import factory, retrained
 from tests.reports.test_html import Page
