@@ -1,7 +1,8 @@
 """The search copy: what gradients are taken on. It may be prepared for speed; the judge never is.
 
 Parameters are frozen, batch normalisation is folded into the convolution before it, a ReLU waits for the max pooling after it,
-and pictures run in channels-last memory. What cannot be traced is used as it is.
+pictures run in channels-last memory, and slopes of convolutions of few channels are taken tap by tap. What cannot be traced is used
+as it is.
 """
 
 import copy
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from sparring.attacks.taps import by_taps, held
 
 _CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
 _RELUS = frozenset({nn.ReLU, functional.relu, torch.relu, "relu", torch.ops.aten.relu.default})
@@ -40,33 +43,43 @@ class Halved(nn.Module):
 
 def search_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A frozen copy of `model` (in evaluation mode) to search on, and what was done to it, in words."""
-    search = copy.deepcopy(model).eval()
-    done = ["parameters frozen"]
-    for name, child in list(search.named_children()):
-        traced = _traced(child)
-        if traced is None:
-            continue
-        said = [
-            *(["batch norm folded"] if fold(traced) + fold_modules(traced) else []),
-            *(["max pooling before ReLU"] if pool_first(traced) else []),
-        ]
-        if said:
-            setattr(search, name, traced)
-            done.extend(said)
+    search, said = _prepared(copy.deepcopy(model).eval())
+    done = ["parameters frozen", *said]
     for parameter in search.parameters():
         parameter.requires_grad_(False)
+    if by_taps(search):
+        done.append("slopes of few channels tap by tap")
     if any(parameter.dim() == 4 for parameter in search.parameters()):
         search.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave this form out
         done.append("channels last")
     return search, tuple(done)
 
 
-def _traced(child: nn.Module) -> fx.GraphModule | None:
-    """The child as a graph; None where it has no form of one."""
-    if isinstance(child, fx.GraphModule):
-        return child
+def _prepared(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model, or else the one module that it holds, made quicker where it can be traced; and what was done, in words."""
+    if (traced := _traced(model)) is not None:
+        return (traced, said) if (said := _quicker(traced)) else (model, ())
+    held = list(model.named_children())
+    if len(held) == 1 and (traced := _traced(held[0][1])) is not None and (said := _quicker(traced)):
+        setattr(model, held[0][0], traced)
+        return model, said
+    return model, ()
+
+
+def _quicker(graph: fx.GraphModule) -> tuple[str, ...]:
+    """Do to a graph what can be done; and say it."""
+    folded, waiting = fold(graph) + fold_modules(graph), pool_first(graph)
+    return (*(("batch norm folded",) if folded else ()), *(("max pooling before ReLU",) if waiting else ()))
+
+
+def _traced(module: nn.Module) -> fx.GraphModule | None:
+    """The module as a graph; None where it has no form of one, or is but a layer."""
+    if isinstance(module, fx.GraphModule):
+        return module
+    if not any(True for _ in module.children()):
+        return None
     try:
-        return fx.symbolic_trace(child)
+        return fx.symbolic_trace(module)
     except Exception:  # tracing runs the model's own code, which may raise anything; then it is left as it is
         return None
 
@@ -140,8 +153,8 @@ def fold(graph: fx.GraphModule) -> int:
         source = node.args[0]
         if source.target not in _CONVOLUTIONS or len(source.users) > 1:
             continue
-        weight, bias = (_held(graph, source.args[at] if len(source.args) > at else None) for at in (1, 2))
-        gain, shift, mean, variance = (_held(graph, argument) for argument in node.args[1:5])
+        weight, bias = (held(graph, source.args[at] if len(source.args) > at else None) for at in (1, 2))
+        gain, shift, mean, variance = (held(graph, argument) for argument in node.args[1:5])
         if weight is None or mean is None or variance is None:
             continue
         scale = (variance + node.args[7]).rsqrt() * (1 if gain is None else gain)
@@ -156,15 +169,6 @@ def fold(graph: fx.GraphModule) -> int:
     if count:
         graph.recompile()
     return count
-
-
-def _held(graph: fx.GraphModule, argument: object) -> Tensor | None:
-    """The tensor a get_attr node stands for."""
-    if not isinstance(argument, fx.Node) or argument.op != "get_attr":
-        return None
-    owner, _, name = str(argument.target).rpartition(".")
-    value = getattr(graph.get_submodule(owner), name)
-    return value.detach() if isinstance(value, Tensor) else None
 
 
 def _hold(graph: fx.GraphModule, name: str, value: Tensor) -> fx.Node:

@@ -361,4 +361,4 @@ def _contiguous(model: nn.Module) -> None:
 def _laid_out(model: nn.Module, order: torch.memory_format) -> None:
     for weight in model.parameters():
         if weight.dim() == 4:
-            weight.data = weight.data.contiguous(memory_format=order)
+            weight.data = weight.data.to(memory_format=order)  # `contiguous` leaves the strides of a single channel as they are

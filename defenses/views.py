@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparring.attacks.search import search_copy
+from sparring.attacks.taps import by_taps
 
 
 class Views:
@@ -56,7 +57,7 @@ class Views:
 
     def folded(self) -> nn.Module:
         """A copy as in `still` with batch norms folded away, of the weights as they are now."""
-        return search_copy(self._still)[0]
+        return search_copy(self._plain)[0]
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -76,10 +77,18 @@ class Views:
 
     @cached_property
     def _masked(self) -> nn.Module:
-        return _twin(self.model, frozen=True, apart=True)
+        twin = _twin(self.model, frozen=True, apart=True)
+        by_taps(twin)
+        return twin
 
     @cached_property
     def _still(self) -> nn.Module:
+        twin = _twin(self.model, frozen=True, apart=False).eval()
+        by_taps(twin)
+        return twin
+
+    @cached_property
+    def _plain(self) -> nn.Module:
         return _twin(self.model, frozen=True, apart=False).eval()
 
     def _fresh(self, twin: nn.Module) -> nn.Module:

@@ -1,0 +1,99 @@
+"""Slopes taken tap by tap are those of torch's own convolution, on every geometry, and are taken only where weights do not learn."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from sparring.attacks.taps import Few2d, by_taps, convolution
+
+PLAIN = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+
+
+def slopes(out: Tensor, x: Tensor) -> Tensor:
+    (grad,) = torch.autograd.grad(out.square().sum(), x)
+    return grad
+
+
+@pytest.mark.parametrize(("channels", "stride", "padding"), list(product((1, 3), (1, 2, 3), (0, 1, 2))))
+@pytest.mark.parametrize(
+    ("shape", "kernel"), [((9,), (4,)), ((7, 10), (3, 4)), ((5, 6, 4), (2, 3, 1))], ids=["series", "picture", "volume"]
+)
+def test_slopes_are_those_of_torch(shape: tuple[int, ...], kernel: tuple[int, ...], channels: int, stride: int, padding: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, channels, *shape, dtype=torch.float64, requires_grad=True)
+    weight, bias = torch.randn(6, channels, *kernel, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    ours = convolution(x, weight, bias, stride, padding)
+    theirs = PLAIN[len(shape)](x, weight, bias, stride, padding)
+    assert "Taps" in str(ours.grad_fn)
+    assert torch.equal(ours, theirs)
+    assert torch.allclose(slopes(ours, x), slopes(theirs, x), rtol=1e-12, atol=1e-12)
+
+
+def test_slopes_of_slopes_are_right() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 2, 5, 5, dtype=torch.float64, requires_grad=True), torch.randn(3, 2, 3, 3, dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(lambda x: convolution(x, weight, padding=1).sin(), (x,))
+
+
+def test_a_large_product_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(7, 1, 6, 6, requires_grad=True), torch.randn(4, 1, 3, 3)
+    whole = slopes(convolution(x, weight), x)
+    monkeypatch.setattr("sparring.attacks.taps._HELD", 2 * 9 * 16)
+    assert torch.allclose(slopes(convolution(x, weight), x), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "dilation", "learns"), [(5, 1, 1, False), (4, 2, 1, False), (3, 1, 2, False), (3, 1, 1, True)]
+)
+def test_what_does_not_suit_is_left_to_torch(channels: int, groups: int, dilation: int, learns: bool) -> None:
+    x = torch.randn(2, channels, 8, 8, requires_grad=True)
+    weight = torch.randn(4, channels // groups, 3, 3, requires_grad=learns)
+    out = convolution(x, weight, None, 1, 1, dilation, groups)
+    assert "Taps" not in str(out.grad_fn)
+    assert torch.equal(out, functional.conv2d(x, weight, None, 1, 1, dilation, groups))
+
+
+def test_without_slopes_it_is_one_convolution_to_whoever_watches() -> None:
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, call, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            seen.append(call.__name__)
+            return call(*args, **(kwargs or {}))
+
+    x, weight = torch.randn(2, 1, 8, 8), torch.randn(4, 1, 3, 3)
+    for slope, name in ((False, "conv2d"), (True, "convolution")):
+        seen: list[str] = []
+        with Watch():
+            out = convolution(x.requires_grad_(slope), weight)
+        assert [each for each in seen if "conv" in each] == [name]
+        assert out.requires_grad == slope
+
+
+class Mixed(nn.Module):
+    """A layer of few channels, one of many, and calls without a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.few, self.many, self.same = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(3, 8, 3, padding="same")
+        self.weight = nn.Parameter(torch.randn(8, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.many(self.few(x)) + functional.conv2d(functional.conv2d(x, self.weight), self.many.weight)
+        return y.mean((2, 3)) + self.same(x).mean((2, 3))
+
+
+def test_layers_and_calls_of_few_channels_are_found_and_others_left() -> None:
+    torch.manual_seed(0)
+    model = Mixed().requires_grad_(False)
+    x = torch.randn(4, 3, 9, 9, requires_grad=True)
+    before, slope = model(x), slopes(model(x), x)
+    graph = fx.symbolic_trace(model)
+    assert by_taps(graph) == 2
+    assert [name for name, layer in graph.named_modules() if isinstance(layer, Few2d)] == ["few"]
+    assert torch.equal(graph(x), before)
+    assert torch.allclose(slopes(graph(x), x), slope, atol=1e-4)
+    assert by_taps(graph) == 0
