@@ -52,7 +52,7 @@ studies: .venv/.tools ## Measure what the defenses do on toys and digits, and wr
 	@$(BIN)/python studies/defenses.py docs/studies.md $(ARGS)
 
 training: .venv/.tools ## Measure what an epoch of each defense costs, beside a plain loop (ARGS='--rows 2000 --rounds 3')
-	@$(BIN)/python -P benchmarks/training.py $(ARGS)
+	@$(BIN)/python benchmarks/training.py $(ARGS)
 
 trust: .venv/.tools ## Evaluate models that mask their gradients and honest ones, and write docs/trust.md's tables (ARGS='--rows 100')
 	@$(BIN)/python studies/believed.py docs/trust.md $(ARGS)
