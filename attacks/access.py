@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,6 @@ class ScoreAccess(DecisionAccess, Protocol):
         ...
 
 
-@runtime_checkable
 class NearAccess(ScoreAccess, Protocol):
     """Scores that cost nothing but time: what was asked before may serve again, and what may be asked next may be asked along."""
 
@@ -179,8 +178,9 @@ class Target:
         return look
 
     def ahead(self, rows: int) -> int:
-        """How many looks of each of so many rows fill a tile, but not so many that most of them will be in vain."""
-        return max(1, min(_AHEAD, self._tile // rows))
+        """How many looks of each of so many rows there is room for, but not so many that most of them will be in vain."""
+        found = self._plan[2] if self._plan else None
+        return max(1, min(_AHEAD, (found.room if found else self._tile) // rows))
 
     def slope(self, loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, K), losses (B,) and gradient (B, …) from the search copy; at most one tile of rows."""
@@ -274,14 +274,18 @@ class Scores(Decisions):
         return ahead(self._scores, rows)
 
 
+def _remembers(target: DecisionAccess) -> TypeGuard[NearAccess]:
+    return hasattr(target, "near")  # asked at every pass, and to hold it against the protocol takes longer than the rest
+
+
 def near(target: ScoreAccess, like: Tensor) -> Near:
     """Scores with a memory where the target has one, else without."""
-    return target.near(like) if isinstance(target, NearAccess) else lambda name, x, worth: target.logits(x)
+    return target.near(like) if _remembers(target) else lambda name, x, worth: target.logits(x)
 
 
 def ahead(target: DecisionAccess, rows: int) -> int:
     """How many looks of each of so many rows go into one pass; 1 where the target charges for every one."""
-    return target.ahead(rows) if isinstance(target, NearAccess) else 1
+    return target.ahead(rows) if _remembers(target) else 1
 
 
 def quick(target: DecisionAccess) -> Decide | None:

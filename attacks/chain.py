@@ -87,6 +87,8 @@ class Plan(NamedTuple):
     result: int
     least: int = 1
     """The smallest window computed."""
+    room: int = 1
+    """Points that may be asked for at once."""
 
     def cost(self, side: int) -> int:
         """Multiplications on a row for a square of this side, up to the last picture."""

@@ -25,6 +25,8 @@ _LEAST = (1, 3, 6)
 """Some kernels change their ways for very small outputs: smallest windows to be tried."""
 _CALL = 10_000_000
 """Multiplications that take as long as sending another group of rows through the stages."""
+_ROOM = 4
+"""Tiles of looks that go through at once, where that changes no bit: the bookkeeping costs as much for few as for many."""
 _USUAL = 0.35
 """Side of the windows that most of a random search asks for, as a fraction of the picture's."""
 _WORTH = 1_500_000
@@ -66,7 +68,7 @@ class Windows:
     """Scores of points that differ little from those asked before under the same name."""
 
     def __init__(self, plan: Plan, like: Tensor, tile: int, granule: int) -> None:
-        """`like` (B, …) is of the shape and type of the rows to come; at most `tile` of them are asked at once.
+        """`like` (B, …) is of the shape and type of the rows to come; at most `tile` names, and `plan.room` points, are asked at once.
 
         What cannot be done by windows is done in multiples of `granule` rows.
         """
@@ -215,29 +217,35 @@ def plan(model: nn.Module, like: Tensor, tile: int, granule: int) -> Plan | None
     side = max(made.stages[0].size)
     if made.cost(side) - made.cost(round(_USUAL * side)) < _WORTH:
         return None
-    sizes = (made._replace(least=least) for least in _LEAST)
+    ways = (made._replace(least=least, room=room) for room in (_ROOM * tile, tile) for least in _LEAST)
     try:
-        return next((sized for sized in sizes if _agrees(sized, model, x, granule)), None)
+        return next((way for way in ways if _agrees(way, model, x, granule)), None)
     except RuntimeError:  # a step that a model takes with the whole may be one that nobody can take with a part
         return None
 
 
 def _agrees(made: Plan, model: nn.Module, x: Tensor, granule: int) -> bool:
-    """Walk through random windows of every size, in all rows and in few, and compare with full passes."""
-    seen, tile = picture(tuple(x.shape[1:])), len(x)
-    rows, current = torch.arange(tile), x
-    looks = [(rows[:count].flip(0), Windows(made, x, tile, granule)) for count in (tile, 3, 1)]
+    """Walk through random windows of every size, in as many points as there is room for and in few, and compare with full passes.
+
+    Every other step has windows of several sizes, in a tile of points at most.
+    """
+    seen, tile, current = picture(tuple(x.shape[1:])), len(x), x
+    looks = [(count, Windows(made, x, tile, granule)) for count in (made.room, 3, 1)]
     largest = max(seen.height, seen.width)
     for turn, side in enumerate([size for size in _SIZES for _ in range(2) if size < largest] + [largest]):
-        draws = random.uniforms(random.keys(1 + turn, rows), (2 + x[0].numel(),))
-        mixed = torch.tensor([side, 1, 2, 3])[rows % 4] if turn % 2 else torch.full_like(rows, side)
+        points = torch.arange(tile if turn % 2 else made.room)
+        draws = random.uniforms(random.keys(1 + turn, points), (2 + x[0].numel(),))
+        mixed = torch.tensor([side, 1, 2, 3])[points % 4] if turn % 2 else torch.full_like(points, side)
         size = torch.stack((mixed.clamp(max=seen.height), mixed.clamp(max=seen.width)), 1)
+        name = points % tile
+        before = current[name]
         inside = window(draws[:, :2], size, seen).inside(seen)
-        asked = seen.close(torch.where(inside, seen.open(draws[:, 2:].reshape(x.shape)), seen.open(current)), x)
+        asked = seen.close(torch.where(inside, seen.open(draws[:, 2:].reshape(before.shape)), seen.open(before)), before)
         with torch.no_grad():
-            whole = model(asked)
-        for some, look in looks:
-            if not torch.equal(look(some, asked[some], lambda logits: logits[:, 0]), whole[some]):
+            whole = torch.cat([model(part) for part in torch.split(asked, tile)])
+        for count, look in looks:
+            some = points[:count].flip(0)
+            if not torch.equal(look(name[some], asked[some], lambda logits: logits[:, 0]), whole[some]):
                 return False
-        current = torch.where((rows % 3 == turn % 3).reshape(-1, *(1,) * (x.dim() - 1)), asked, current)
+        current = torch.where((points[:tile] % 3 == turn % 3).reshape(-1, *(1,) * (x.dim() - 1)), asked[:tile], current)
     return True

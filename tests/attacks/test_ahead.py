@@ -6,7 +6,7 @@ from attacks.cases import Spy, attacked, cnn, pictures, problem
 from torch import Tensor, nn
 
 from sparring.attacks import windows
-from sparring.attacks.access import Scores, Target, ahead
+from sparring.attacks.access import Scores, Target, ahead, near
 from sparring.attacks.search import search_copy
 from sparring.contract.attacks import Square
 
@@ -69,3 +69,10 @@ def test_as_many_looks_as_a_pass_has_room_for(rows: int, looks: int) -> None:
 
 def test_who_charges_for_a_look_is_asked_for_one_at_a_time() -> None:
     assert ahead(Spy(judged(0), "score"), 1) == 1
+
+
+def test_what_goes_by_windows_has_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "_WORTH", 0)
+    target = judged(0)
+    near(target, pictures(2))
+    assert (ahead(target, 8), ahead(target, 16), ahead(target, 32)) == (16, 8, 4)
