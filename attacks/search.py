@@ -137,7 +137,8 @@ def fold_modules(graph: fx.GraphModule) -> int:
         node.replace_all_uses_with(source)
         graph.graph.erase_node(node)
         count += 1
-    graph.recompile()
+    if count:
+        graph.recompile()
     return count
 
 
