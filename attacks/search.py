@@ -6,6 +6,7 @@ as it is.
 """
 
 import copy
+import random
 from collections import Counter
 
 import torch
@@ -73,15 +74,23 @@ def _quicker(graph: fx.GraphModule) -> tuple[str, ...]:
 
 
 def _traced(module: nn.Module) -> fx.GraphModule | None:
-    """The module as a graph; None where it has no form of one, or is but a layer."""
+    """The module as a graph; None where it has no form of one, would lose what it draws or what its hooks do, or is but a layer."""
     if isinstance(module, fx.GraphModule):
         return module
-    if not any(True for _ in module.children()):
+    if not _bare(module) or not any(True for _ in module.children()):
         return None
+    before = torch.get_rng_state(), random.getstate()
     try:
-        return fx.symbolic_trace(module)
+        graph = fx.symbolic_trace(module)
     except Exception:  # tracing runs the model's own code, which may raise anything; then it is left as it is
         return None
+    drawn = random.getstate() != before[1] or not torch.equal(torch.get_rng_state(), before[0])
+    return None if drawn else graph  # what was drawn would be the same in every pass
+
+
+def _bare(module: nn.Module) -> bool:
+    """Whether a pass is what the class says, and nothing before or after."""
+    return not (module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module))
 
 
 def pool_first(graph: fx.GraphModule) -> int:
@@ -92,7 +101,10 @@ def pool_first(graph: fx.GraphModule) -> int:
     layers, count = dict(graph.named_modules()), 0
 
     def does(node: fx.Node) -> object:
-        return type(layers[str(node.target)]) if node.op == "call_module" else node.target
+        if node.op != "call_module":
+            return node.target
+        layer = layers[str(node.target)]
+        return type(layer) if _bare(layer) else None
 
     for pool in list(graph.graph.nodes):
         relu = pool.args[0] if pool.args else None
@@ -125,14 +137,14 @@ def fold_modules(graph: fx.GraphModule) -> int:
     calls = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
     count = 0
     for node in list(graph.graph.nodes):
-        if node.op != "call_module" or not isinstance(layers[node.target], nn.modules.batchnorm._BatchNorm):
+        if node.op != "call_module" or not _constant(layers[node.target]):
             continue
         source = node.args[0]
         convolution = layers.get(str(source.target)) if source.op == "call_module" and len(source.users) == 1 else None
         if calls[str(source.target)] > 1:
             continue  # another place uses the same weights without this norm
-        if not isinstance(convolution, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            continue
+        if type(convolution) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d) or not _bare(convolution):
+            continue  # not so where weights are made anew in every pass
         graph.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, layers[node.target]))
         node.replace_all_uses_with(source)
         graph.graph.erase_node(node)
@@ -140,6 +152,11 @@ def fold_modules(graph: fx.GraphModule) -> int:
     if count:
         graph.recompile()
     return count
+
+
+def _constant(layer: nn.Module) -> bool:
+    """Whether it is a batch norm that multiplies and adds the same numbers in every pass."""
+    return isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None and not layer.training and _bare(layer)
 
 
 def fold(graph: fx.GraphModule) -> int:

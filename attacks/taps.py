@@ -85,13 +85,17 @@ def by_taps(model: nn.Module) -> int:
 
 
 def _suits(layer: Any) -> bool:
-    return layer.in_channels <= _FEW and layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    plain = layer.groups == 1 and set(layer.dilation) == {1}
+    return plain and layer.in_channels <= _FEW and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def _few(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """The call takes weights of few channels that belong to the model, and no word, such as `same`, for a padding."""
+    """The call takes weights of few channels that belong to the model, undivided, and no word, such as `same`, for a padding."""
     weight = held(graph, node.args[1] if len(node.args) > 1 else None)
-    return weight is not None and weight.shape[1] <= _FEW and not any(isinstance(each, str) for each in (*node.args, *node.kwargs.values()))
+    rest: dict[str, Any] = dict(zip(("dilation", "groups"), node.args[5:], strict=False)) | node.kwargs
+    plain = rest.get("groups", 1) == 1 and set(_each(rest.get("dilation", 1), 1)) == {1}
+    worded = any(isinstance(each, str) for each in (*node.args, *node.kwargs.values()))
+    return plain and weight is not None and weight.shape[1] <= _FEW and not worded
 
 
 def held(graph: fx.GraphModule, argument: object) -> Tensor | None:
@@ -113,17 +117,18 @@ class _Taps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (weight,), (slope,) = ctx.saved_tensors, slopes  # type: ignore[attr-defined]  # what forward left
-        held = weight[0].numel() * slope[0, 0].numel()
+        held = weight[0].numel() * slope.shape[2:].numel()
         parts = [_slope(ctx, weight.to(slope.dtype), part) for part in torch.split(slope, max(1, _HELD // held))]
-        return (torch.cat(parts) if len(parts) > 1 else parts[0]).to(ctx.dtype), None, None, None, None  # type: ignore[attr-defined]
+        return torch.cat(parts) if len(parts) > 1 else parts[0], None, None, None, None
 
 
 def _slope(ctx: Any, weight: Tensor, slope: Tensor) -> Tensor:
     """In x (B, C, …), from that in the output (B, O, …)."""
     sizes, outputs, rows, cells = weight.shape[2:], len(weight), len(slope), slope.shape[2:]
     seen = slope.movedim(1, -1).reshape(-1, outputs)
-    shares = (weight.movedim((0, 1), (-1, -2)).reshape(-1, outputs) @ seen.t()).view(*sizes, -1, rows, *cells)
-    whole = slope.new_zeros(weight.shape[1], rows, *(size + 2 * pad for size, pad in zip(ctx.size, ctx.padding, strict=True)))
+    shares = (weight.movedim((0, 1), (-1, -2)).reshape(-1, outputs) @ seen.t()).view(*sizes, weight.shape[1], rows, *cells)
+    around = (size + 2 * pad for size, pad in zip(ctx.size, ctx.padding, strict=True))
+    whole = slope.new_zeros(weight.shape[1], rows, *around, dtype=ctx.dtype)  # added in the digits of x, where a slope has fewer
     for tap in product(*map(range, sizes)):
         looked = tuple(slice(at, at + step * (count - 1) + 1, step) for at, step, count in zip(tap, ctx.stride, cells, strict=True))
         whole[:, :, *looked] += shares[tap]

@@ -1,12 +1,15 @@
 """The search copy answers as the model does, whatever was done to it, and the model is not touched."""
 
 import copy
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations
 from workers.orders import export
 
 from sparring.attacks.search import pool_first, search_copy
@@ -90,6 +93,62 @@ def test_what_cannot_be_traced_is_used_as_it_is() -> None:
     assert "batch norm folded" not in done
     x = torch.rand(3, 3, 8, 8)
     assert torch.allclose(search(x), model(x), atol=1e-6)
+
+
+def small(convolution: nn.Module, norm: nn.Module) -> nn.Sequential:
+    return nn.Sequential(convolution, norm, nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 4))
+
+
+def turned(layer: nn.Module) -> nn.Module:
+    layer.register_forward_hook(lambda layer, asked, answer: -answer)
+    return layer
+
+
+def replaced(layer: nn.Module) -> nn.Module:
+    whole = layer.forward
+    layer.forward = lambda x: -whole(x)  # type: ignore[method-assign]  # as patches of single objects do
+    return layer
+
+
+class Picky(Holder):
+    """Looks at its input first, which cannot be traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.dim() == 4 else x[None])
+
+
+HUNG = {
+    "weights made anew": lambda: small(parametrizations.weight_norm(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6)),
+    "spectral norm": lambda: small(parametrizations.spectral_norm(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6)),
+    "norm of the batch": lambda: small(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, track_running_stats=False)),
+    "hook on a convolution": lambda: small(turned(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6)),
+    "hook on a norm": lambda: small(nn.Conv2d(3, 6, 3), turned(nn.BatchNorm2d(6))),
+    "another forward of a convolution": lambda: small(replaced(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6)),
+    "hook on the model": lambda: turned(small(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6))),
+    "in one module that can be traced": lambda: Picky(small(parametrizations.weight_norm(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6))),
+    "hook on the one module it holds": lambda: Picky(turned(small(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)))),
+    "hook on a ReLU": lambda: nn.Sequential(turned(nn.ReLU()), nn.MaxPool2d(2), nn.Flatten()),
+}
+
+
+@pytest.mark.parametrize("made", HUNG.values(), ids=HUNG)
+def test_what_a_layer_does_besides_its_class_is_kept(made: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = made().requires_grad_(False)
+    x = torch.rand(4, 3, 8, 8) - 0.5
+    model(x)
+    assert torch.allclose(search_copy(model.eval())[0](x), model(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.randn(1, 3, 8, 8), random.random], ids=["torch", "python"])
+def test_what_a_model_draws_is_drawn_in_every_pass(draw: Callable[[], Tensor | float]) -> None:
+    class Noisy(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + draw())
+
+    search, _ = search_copy(lived(Noisy()).requires_grad_(False))
+    x = torch.rand(3, 3, 8, 8)
+    assert not torch.equal(search(x), search(x))
 
 
 class Pooled(nn.Module):

@@ -1,5 +1,6 @@
 """Slopes taken tap by tap are those of torch's own convolution, on every geometry, and are taken only where weights do not learn."""
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -47,6 +48,28 @@ def test_a_large_product_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.allclose(slopes(convolution(x, weight), x), whole, atol=1e-5)
 
 
+def test_no_rows_have_no_slopes() -> None:
+    x = torch.zeros(0, 3, 8, 8, requires_grad=True)
+    assert slopes(convolution(x, torch.randn(4, 3, 3, 3), None, 2, 1), x).shape == x.shape
+
+
+def test_in_fewer_digits_slopes_are_as_near_as_those_of_torch() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.rand(4, 3, 32, 32, requires_grad=True), torch.randn(64, 3, 7, 7).bfloat16().float()
+    up = torch.randn(4, 64, 32, 32).bfloat16()
+
+    def slope(convolve: Callable[..., Tensor]) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            out = convolve(x, weight, None, 1, 3)
+        (grad,) = torch.autograd.grad(out, x, up)
+        assert grad.dtype == x.dtype
+        return grad
+
+    (exact,) = torch.autograd.grad(functional.conv2d(x, weight, None, 1, 3), x, up.float())
+    ours, theirs = ((slope(convolve) - exact).norm() for convolve in (convolution, functional.conv2d))
+    assert ours < 1.5 * theirs
+
+
 @pytest.mark.parametrize(
     ("channels", "groups", "dilation", "learns"), [(5, 1, 1, False), (4, 2, 1, False), (3, 1, 2, False), (3, 1, 1, True)]
 )
@@ -84,6 +107,21 @@ class Mixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.many(self.few(x)) + functional.conv2d(functional.conv2d(x, self.weight), self.many.weight)
         return y.mean((2, 3)) + self.same(x).mean((2, 3))
+
+
+class Divided(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.spread = nn.Parameter(torch.randn(6, 1, 3, 3)), nn.Parameter(torch.randn(6, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.conv2d(x, self.spread, padding=2, dilation=2) + functional.conv2d(x, self.spread, None, 1, (2, 2), (2, 2))
+        return functional.conv2d(x, self.weight, None, 1, 1, 1, 6) + functional.conv2d(x, self.weight, padding=1, groups=6)
+
+
+def test_what_torch_would_take_all_the_same_is_not_counted() -> None:
+    assert by_taps(nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2), nn.Conv2d(4, 4, 3, groups=2))) == 0
+    assert by_taps(fx.symbolic_trace(Divided().requires_grad_(False))) == 0
 
 
 def test_layers_and_calls_of_few_channels_are_found_and_others_left() -> None:
