@@ -60,9 +60,9 @@ def _prepared(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """The model, or else the one module that it holds, made quicker where it can be traced; and what was done, in words."""
     if (traced := _traced(model)) is not None:
         return (traced, said) if (said := _quicker(traced)) else (model, ())
-    held = list(model.named_children())
-    if len(held) == 1 and (traced := _traced(held[0][1])) is not None and (said := _quicker(traced)):
-        setattr(model, held[0][0], traced)
+    inner = list(model.named_children())
+    if len(inner) == 1 and (traced := _traced(inner[0][1])) is not None and (said := _quicker(traced)):
+        setattr(model, inner[0][0], traced)
         return model, said
     return model, ()
 

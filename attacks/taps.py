@@ -117,8 +117,8 @@ class _Taps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (weight,), (slope,) = ctx.saved_tensors, slopes  # type: ignore[attr-defined]  # what forward left
-        held = weight[0].numel() * slope.shape[2:].numel()
-        parts = [_slope(ctx, weight.to(slope.dtype), part) for part in torch.split(slope, max(1, _HELD // held))]
+        row = weight[0].numel() * slope.shape[2:].numel()
+        parts = [_slope(ctx, weight.to(slope.dtype), part) for part in torch.split(slope, max(1, _HELD // row))]
         return torch.cat(parts) if len(parts) > 1 else parts[0], None, None, None, None
 
 

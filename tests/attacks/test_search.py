@@ -72,6 +72,15 @@ def test_folded_and_equal(as_graph: bool, tmp_path: Path) -> None:
     assert sum(parameter.numel() for parameter in search.parameters()) > 0
 
 
+def test_layers_that_the_model_itself_calls_are_folded() -> None:
+    model = lived(Residual())
+    search, _ = search_copy(model)
+    assert isinstance(search, fx.GraphModule)
+    assert {node.target for node in search.graph.nodes} & {"alone", "norm1", "norm2"} == {"alone"}
+    x = torch.randn(5, 3, 8, 8)
+    assert torch.allclose(search(x), model(x), atol=1e-5)
+
+
 def test_a_convolution_used_twice_is_not_folded() -> None:
     class Shared(Residual):
         def forward(self, x: Tensor) -> Tensor:

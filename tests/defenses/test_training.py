@@ -150,6 +150,14 @@ def test_the_model_is_left_in_evaluation_mode_and_plain_order_of_memory_without_
     assert all(weight.is_contiguous() and weight.grad is None for weight in model.parameters())
 
 
+def test_while_it_learns_channels_come_last_in_memory_even_a_single_one() -> None:
+    model, seen = normed(), set()
+    model.register_forward_hook(lambda model, asked, answer: seen.add(model[0].weight.stride()) if model.training else None)
+    list(train(model, Plain(), digits(), SHORT))
+    assert seen == {(9, 1, 3, 1)}
+    assert model[0].weight.stride() == (9, 9, 3, 1)
+
+
 def test_a_model_that_looks_at_memory_trains_in_plain_order() -> None:
     class Viewing(nn.Module):
         def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 from defenses.cases import batch, convolutional, normed, tensors
-from torch import nn
+from torch import Tensor, nn
 
 from sparring.defenses.perturb import pgd, slope
 from sparring.defenses.views import Views
@@ -53,6 +53,27 @@ def test_slopes_reach_the_weights_where_they_shall_and_nowhere_else() -> None:
         assert all(weight.grad is not None for weight in model.parameters())
         model.zero_grad()
     assert x.grad is not None
+
+
+def by_taps(out: Tensor) -> bool:
+    """Whether a slope from here on comes by a convolution of few channels that is taken tap by tap."""
+    found, waiting = False, [out.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        found |= "Taps" in str(node)
+        waiting += [before for before, _ in node.next_functions if before is not None]
+    return found
+
+
+def test_slopes_are_taken_tap_by_tap_where_weights_do_not_learn() -> None:
+    views, x = Views(normed()), batch().x.requires_grad_()
+    assert [by_taps(view(x)) for view in (views.live, views.quiet, views.masked, views.still, views.folded())] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_the_slope_is_that_of_cross_entropy_and_of_the_divergence() -> None:
