@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
 from sparring.attacks.taps import by_taps, held
 
@@ -143,8 +144,8 @@ def fold_modules(graph: fx.GraphModule) -> int:
         convolution = layers.get(str(source.target)) if source.op == "call_module" and len(source.users) == 1 else None
         if calls[str(source.target)] > 1:
             continue  # another place uses the same weights without this norm
-        if type(convolution) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d) or not _bare(convolution):
-            continue  # not so where weights are made anew in every pass
+        if not isinstance(convolution, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) or is_parametrized(convolution) or not _bare(convolution):
+            continue  # its weights may be made anew in every pass
         graph.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, layers[node.target]))
         node.replace_all_uses_with(source)
         graph.graph.erase_node(node)
