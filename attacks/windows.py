@@ -225,7 +225,7 @@ def plan(model: nn.Module, like: Tensor, tile: int, granule: int) -> Plan | None
 
 
 def _agrees(made: Plan, model: nn.Module, x: Tensor, granule: int) -> bool:
-    """Walk through random windows of every size, in as many points as there is room for and in few, and compare with full passes.
+    """Walk through random windows of every size, in up to as many points as there is room for, and compare with full passes.
 
     Every other step has windows of several sizes, in a tile of points at most.
     """
@@ -233,7 +233,7 @@ def _agrees(made: Plan, model: nn.Module, x: Tensor, granule: int) -> bool:
     looks = [(count, Windows(made, x, tile, granule)) for count in (made.room, 3, 1)]
     largest = max(seen.height, seen.width)
     for turn, side in enumerate([size for size in _SIZES for _ in range(2) if size < largest] + [largest]):
-        points = torch.arange(tile if turn % 2 else made.room)
+        points = torch.arange(tile if turn % 2 else made.room - 29 * turn % (made.room - tile + 1))
         draws = random.uniforms(random.keys(1 + turn, points), (2 + x[0].numel(),))
         mixed = torch.tensor([side, 1, 2, 3])[points % 4] if turn % 2 else torch.full_like(points, side)
         size = torch.stack((mixed.clamp(max=seen.height), mixed.clamp(max=seen.width)), 1)
