@@ -13,7 +13,7 @@ from sparring.attacks.problem import Goal
 from sparring.attacks.rows import where
 from sparring.attacks.windows import Windows, plan
 
-_AHEAD = 16
+_AHEAD = 24
 """Looks ahead at most. One row in a hundred to ten improves at a look, and those after it are in vain."""
 
 Rank = Callable[[Tensor, Tensor], Tensor]

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from sparring.attacks.taps import by_taps, held
 
+FOLDED = "batch norm folded"
 _CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
 _RELUS = frozenset({nn.ReLU, functional.relu, torch.relu, "relu", torch.ops.aten.relu.default})
 _POOLS = frozenset(
@@ -45,33 +46,41 @@ class Halved(nn.Module):
 
 def search_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A frozen copy of `model` (in evaluation mode) to search on, and what was done to it, in words."""
-    search, said = _prepared(copy.deepcopy(model).eval())
-    done = ["parameters frozen", *said]
-    for parameter in search.parameters():
+    frozen = copy.deepcopy(model).eval()
+    for parameter in frozen.parameters():
         parameter.requires_grad_(False)
-    if by_taps(search):
-        done.append("slopes of few channels tap by tap")
+    search, said = quicker(frozen)
+    done = ["parameters frozen", *said]
     if any(parameter.dim() == 4 for parameter in search.parameters()):
         search.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave this form out
         done.append("channels last")
     return search, tuple(done)
 
 
+def quicker(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """A model whose parameters are frozen, or what is made of it, with quicker slopes; and what was done, in words.
+
+    The model is not to be used any more. What is made of it shares its memory, but for batch norms that were folded.
+    """
+    search, said = _prepared(model)
+    return search, (*said, *(("slopes of few channels tap by tap",) if by_taps(search) else ()))
+
+
 def _prepared(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """The model, or else the one module that it holds, made quicker where it can be traced; and what was done, in words."""
     if (traced := _traced(model)) is not None:
-        return (traced, said) if (said := _quicker(traced)) else (model, ())
+        return (traced, said) if (said := _rewritten(traced)) else (model, ())
     inner = list(model.named_children())
-    if len(inner) == 1 and (traced := _traced(inner[0][1])) is not None and (said := _quicker(traced)):
+    if len(inner) == 1 and (traced := _traced(inner[0][1])) is not None and (said := _rewritten(traced)):
         setattr(model, inner[0][0], traced)
         return model, said
     return model, ()
 
 
-def _quicker(graph: fx.GraphModule) -> tuple[str, ...]:
+def _rewritten(graph: fx.GraphModule) -> tuple[str, ...]:
     """Do to a graph what can be done; and say it."""
     folded, waiting = fold(graph) + fold_modules(graph), pool_first(graph)
-    return (*(("batch norm folded",) if folded else ()), *(("max pooling before ReLU",) if waiting else ()))
+    return (*((FOLDED,) if folded else ()), *(("max pooling before ReLU",) if waiting else ()))
 
 
 def _traced(module: nn.Module) -> fx.GraphModule | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparring.attacks.search import search_copy
+from sparring.attacks.search import FOLDED, quicker, search_copy
 from sparring.attacks.taps import by_taps
 
 
@@ -57,7 +57,8 @@ class Views:
 
     def folded(self) -> nn.Module:
         """A copy as in `still` with batch norms folded away, of the weights as they are now."""
-        return search_copy(self._plain)[0]
+        module, stale = self._folded
+        return search_copy(self._plain)[0] if stale else module
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -86,6 +87,12 @@ class Views:
         twin = _twin(self.model, frozen=True, apart=False).eval()
         by_taps(twin)
         return twin
+
+    @cached_property
+    def _folded(self) -> tuple[nn.Module, bool]:
+        """The copy of the weights of the first time; and whether it must be made anew when they change, since norms are folded."""
+        module, done = quicker(_twin(self.model, frozen=True, apart=False).eval())
+        return module, FOLDED in done
 
     @cached_property
     def _plain(self) -> nn.Module:

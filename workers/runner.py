@@ -75,14 +75,15 @@ def _most(numbers: int, tile: int) -> int:
     return max(tile, min(_SHARD, _SHARD_NUMBERS // max(1, numbers)) // tile * tile)
 
 
-def cut(rows: NDArray[np.int64], numbers: int, tile: int, processes: int) -> list[NDArray[np.int64]]:
-    """Rows as shards of whole tiles: as few as keep all processes busy to the end, since the last passes of each are half empty.
+def cut(rows: NDArray[np.int64], numbers: int, tile: int, granule: int, processes: int) -> list[NDArray[np.int64]]:
+    """Rows as shards of whole passes: as few as keep all processes busy to the end, since the last passes of each are half empty.
 
-    `numbers` are those in a row. Which rows share a shard changes no row's outcome.
+    `numbers` are those in a row; a pass takes `tile` rows, or fewer in multiples of `granule`. Which rows share a shard changes no row's
+    outcome.
     """
     most = _most(numbers, tile)
     count = -(-len(rows) // (most * processes)) * processes
-    size = -(-len(rows) // max(1, count * tile)) * tile
+    size = -(-len(rows) // max(1, count * granule)) * granule
     return [rows[at : at + size] for at in range(0, len(rows), size)] if size else []
 
 
@@ -225,7 +226,7 @@ def _attack(crew: Crew, order: Order, facts: Facts, tile: int, means: Means, pha
         most = _most(math.prod(facts.shape[1:]), tile)
         plan = [Attack(folder / f"{at:05d}.npz", sign, rows, tile, facts) for at, rows in enumerate(blocks(drawn, tile, most))]
         return _until_answered(crew, plan, Docket(order.job.stop, facts.rows, len(plan), order.model.sha256), kept, pace, phase)
-    shards = cut(left, math.prod(facts.shape[1:]), tile, means.processes)
+    shards = cut(left, math.prod(facts.shape[1:]), tile, facts.granule or tile, means.processes)
     tasks = [Attack(folder / f"{free + at:05d}.npz", sign, rows, tile, facts) for at, rows in enumerate(shards)]
     for answer in crew.work(tasks):
         if isinstance(answer, Advanced):

@@ -58,10 +58,10 @@ def test_few_rows_take_few_passes() -> None:
     found = attacked(Square(queries=150), 0.001, target, asked)
     assert found.queries.tolist() == [151, 151]
     assert isinstance(target.search, Passes)
-    assert 150 / 16 <= target.search.count < 75
+    assert 150 / 24 <= target.search.count < 75
 
 
-@pytest.mark.parametrize(("rows", "looks"), [(1, 16), (2, 16), (3, 10), (16, 2), (17, 1), (32, 1), (40, 1)])
+@pytest.mark.parametrize(("rows", "looks"), [(1, 24), (2, 16), (3, 10), (16, 2), (17, 1), (32, 1), (40, 1)])
 def test_as_many_looks_as_a_pass_has_room_for(rows: int, looks: int) -> None:
     target = judged(0)
     assert ahead(target, rows) == ahead(Scores(target), rows) == looks

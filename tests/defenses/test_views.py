@@ -1,5 +1,9 @@
 """One set of weights in several views."""
 
+import copy
+from collections.abc import Callable
+
+import pytest
 import torch
 from defenses.cases import batch, convolutional, normed, tensors
 from torch import Tensor, nn
@@ -94,6 +98,19 @@ def test_the_folded_copy_finds_nearly_what_the_model_itself_does() -> None:
     exact, folded = (pgd("l2", 0.5, 0.2, 4, folded=each)(views, given) for each in (False, True))
     assert not torch.equal(exact, folded)
     assert torch.allclose(exact, folded, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [convolutional, normed])
+def test_the_folded_copy_follows_the_weights(make: Callable[[], nn.Module]) -> None:
+    model, given = make(), batch()
+    views = Views(model)
+    for _ in range(2):
+        model.train()(given.x)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.1 * torch.randn_like(weight))
+            found = views.folded()(given.x)
+            assert torch.allclose(found, copy.deepcopy(model).eval()(given.x), atol=1e-4)
 
 
 def test_a_view_with_statistics_of_its_own_begins_every_update_with_the_models() -> None:

@@ -105,12 +105,17 @@ def asked(tmp_path: Path) -> Order:
 def test_shards_cover_every_row_once_and_keep_all_processes_busy_to_the_end() -> None:
     rows = np.random.default_rng(0).permutation(5000)
     for processes in (1, 2, 3, 8, 200):
-        shards = runner.cut(rows, 3072, 64, processes)
+        shards = runner.cut(rows, 3072, 64, 64, processes)
         assert np.array_equal(np.concatenate(shards), rows)
         assert all(len(part) % 64 == 0 for part in shards[:-1])
         assert max(map(len, shards)) <= 1024
         assert len(shards) % processes == 0 or len(shards) == -(-5000 // 64)
-    assert runner.cut(rows[:0], 3072, 64, 2) == []
+    assert runner.cut(rows[:0], 3072, 64, 16, 2) == []
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(16, [16]), (40, [32, 8]), (48, [32, 16]), (100, [64, 36]), (640, [320, 320])])
+def test_few_rows_too_are_spread_over_the_processes(rows: int, sizes: list[int]) -> None:
+    assert [len(part) for part in runner.cut(np.arange(rows), 784, 64, 16, 2)] == sizes
 
 
 def test_a_shard_belongs_to_what_it_was_made_for(asked: Order) -> None:
@@ -126,7 +131,7 @@ def test_a_shard_belongs_to_what_it_was_made_for(asked: Order) -> None:
 
 
 def test_large_rows_make_small_shards() -> None:
-    sizes = [len(runner.cut(np.arange(50_000), 3 * side * side, 64, 1)[0]) for side in (32, 64, 128, 224)]
+    sizes = [len(runner.cut(np.arange(50_000), 3 * side * side, 64, 16, 1)[0]) for side in (32, 64, 128, 224)]
     assert sizes == [1024, 320, 64, 64]
 
 
