@@ -47,7 +47,8 @@ def within_reach(task: Task) -> Tensor:
     return (logits[:, 0] - logits[:, 1]).abs() < EPS * (weight[0] - weight[1]).abs().sum()
 
 
-@pytest.mark.parametrize("workload", ["pgd20-verdict", pytest.param("pgd20-export", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workload", ["pgd20-verdict", "pgd20-export"])
 def test_ours_breaks_what_can_be_broken(place: Ready, workload: str) -> None:
     asked = task(place, workload)
     answer = launch.run("ours-exact", asked, Path(sys.executable))

@@ -62,7 +62,8 @@ FAULTS: dict[str, Callable[[Stack], None]] = {
 }
 
 
-@pytest.mark.parametrize("fault", [fault if fault == "runner" else pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
 def test_the_job_survives_the_death_of(fault: str, ready: Ready, undisturbed: bytes) -> None:
     job = ready.stack.submit(model=ready.model, data=ready.data, **LONG)
     ready.stack.under_way(job)
@@ -145,6 +146,7 @@ def test_cancel_kills_the_runner(ready: Ready) -> None:
     eventually(lambda: runner not in tree(ready.stack.process.pid), 10, "the runner's end")
 
 
+@pytest.mark.slow
 def test_a_timeout_counts_all_attempts_and_kills_the_runner(ready: Ready) -> None:
     limit = 15
     job = ready.stack.submit(model=ready.model, data=ready.data, **ENDLESS | {"timeout": limit})

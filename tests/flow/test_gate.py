@@ -87,6 +87,7 @@ def check_forms(folder: Path, code: int) -> Verdict:
     return verdict
 
 
+@pytest.mark.slow
 def test_the_robust_model_passes_and_does_so_again(service: Stack, repository: Path):
     code, folder, outputs = act(repository, service)
     assert (code, outputs) == (0, {"exit-code": "0", "folder": str(folder)})

@@ -71,6 +71,7 @@ def evaluated(folder: Path, model: nn.Module) -> Report:
     return report(given)
 
 
+@pytest.mark.slow
 def test_a_model_that_rounds_its_input_looks_harmless_in_white_and_is_caught_in_black(tmp_path: Path) -> None:
     body = orders.trained(nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)))
     told = evaluated(tmp_path, Quantised(body))

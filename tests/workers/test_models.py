@@ -14,7 +14,10 @@ from sparring.workers.models import load_model, set_mode
 
 @pytest.mark.parametrize(
     ("file", "arch", "right"),
-    [("advertorch_mnist_lenet5_clntrained.pt", "lenet5", 9889), ("convex_adversarial_mnist_eps0.1.pth", "cnn", 9820)],
+    [
+        pytest.param("advertorch_mnist_lenet5_clntrained.pt", "lenet5", 9889, marks=pytest.mark.slow),
+        ("convex_adversarial_mnist_eps0.1.pth", "cnn", 9820),
+    ],
 )
 def test_published_models_reach_their_published_accuracy(file, arch, right, realdata, mnist_npz, tmp_path):
     path = realdata / "models" / file

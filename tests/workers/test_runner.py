@@ -161,7 +161,8 @@ def same(one, other) -> None:
             assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 3])
 def test_other_numbers_of_processes_change_no_bit(done, uploads: Path, tmp_path: Path, processes: int) -> None:
     again = order(tmp_path, uploads / "model.pt2", uploads / "data.npz", JOB)
     assert isinstance(serve(again, processes), Done)

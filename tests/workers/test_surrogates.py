@@ -50,6 +50,7 @@ def done(uploads: Path, tmp_path_factory: pytest.TempPathFactory) -> Order:
     return given
 
 
+@pytest.mark.slow
 def test_the_report_tells_of_every_surrogate_and_what_it_took(done: Order) -> None:
     told = report(done)
     for result in told.threats:
@@ -65,6 +66,7 @@ def test_the_report_tells_of_every_surrogate_and_what_it_took(done: Order) -> No
     assert told.cost.queries == sum(each.queries for result in told.threats for each in result.each) + 200 + 240
 
 
+@pytest.mark.slow
 def test_who_knows_more_breaks_more_and_the_levels_are_those_of_the_rows(done: Order) -> None:
     told = report(done)
     lines = [line.split(",") for line in (Path(done.out) / "rows.csv").read_text().splitlines()]

@@ -37,6 +37,7 @@ def done(uploads: Path, tmp_path_factory: pytest.TempPathFactory) -> Order:
     return given
 
 
+@pytest.mark.slow
 def test_the_report_tells_what_it_was_fitted_on_and_what_it_took(done: Order) -> None:
     told = report(done)
     fitted = []
@@ -56,6 +57,7 @@ def test_the_report_tells_what_it_was_fitted_on_and_what_it_took(done: Order) ->
     assert "fitted on 400 rows" in text
 
 
+@pytest.mark.slow
 def test_every_broken_row_is_moved_by_the_same_perturbation(done: Order) -> None:
     shifts = [load_file(path)["v"] for path in (Path(done.out) / "shards").glob("universal-*.safetensors")]
     assert len(shifts) == 2, "one for each threat"
