@@ -35,7 +35,7 @@ def convolution(
     Where the weights learn, or the slope in x is not asked for, it is torch's own.
     """
     axes, learns = weight.dim() - 2, weight.requires_grad or (bias is not None and bias.requires_grad)
-    suits = weight.shape[1] <= _FEW and groups == 1 and _each(dilation, axes) == (1,) * axes and x.dim() == axes + 2
+    suits = _suits(weight.shape[1], dilation, groups) and x.dim() == axes + 2
     if learns or not suits or x.device.type != "cpu" or not (x.requires_grad and torch.is_grad_enabled()):
         return _CONVOLUTIONS[axes](x, weight, bias, stride, padding, dilation, groups)
     if has_torch_function_unary(x):  # whoever watches the model sees one call
@@ -70,12 +70,12 @@ _LAYERS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv1d: Few1d, nn.Conv2d: 
 
 def by_taps(model: nn.Module) -> int:
     """Let the convolutions of few channels in a model, whose weights do not learn, take slopes the quicker way; returns how many do."""
-    found = [layer for layer in model.modules() if type(layer) in _LAYERS and _suits(layer)]
+    found = [layer for layer in model.modules() if type(layer) in _LAYERS and _few(layer)]
     for layer in found:
         layer.__class__ = _LAYERS[type(layer)]
     count = len(found)
     for graph in [each for each in model.modules() if isinstance(each, fx.GraphModule)]:
-        calls = [node for node in graph.graph.nodes if node.op == "call_function" and node.target in _CALLS and _few(graph, node)]
+        calls = [node for node in graph.graph.nodes if node.op == "call_function" and node.target in _CALLS and _calls_few(graph, node)]
         for node in calls:
             node.target = convolution
         if calls:
@@ -84,18 +84,22 @@ def by_taps(model: nn.Module) -> int:
     return count
 
 
-def _suits(layer: Any) -> bool:
-    plain = layer.groups == 1 and set(layer.dilation) == {1}
-    return plain and layer.in_channels <= _FEW and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+def _suits(channels: int, dilation: Sizes, groups: int) -> bool:
+    """Few channels, all of them seen by every output, through taps that lie side by side."""
+    return channels <= _FEW and groups == 1 and set(_each(dilation, 1)) == {1}
 
 
-def _few(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """The call takes weights of few channels that belong to the model, undivided, and no word, such as `same`, for a padding."""
+def _few(layer: Any) -> bool:
+    """The layer suits, pads with zeros, and by a number rather than a word, such as `same`."""
+    return _suits(layer.in_channels, layer.dilation, layer.groups) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+def _calls_few(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """The same of a call, whose weights belong to the model."""
     weight = held(graph, node.args[1] if len(node.args) > 1 else None)
     rest: dict[str, Any] = dict(zip(("dilation", "groups"), node.args[5:], strict=False)) | node.kwargs
-    plain = rest.get("groups", 1) == 1 and set(_each(rest.get("dilation", 1), 1)) == {1}
     worded = any(isinstance(each, str) for each in (*node.args, *node.kwargs.values()))
-    return plain and weight is not None and weight.shape[1] <= _FEW and not worded
+    return weight is not None and _suits(weight.shape[1], rest.get("dilation", 1), rest.get("groups", 1)) and not worded
 
 
 def held(graph: fx.GraphModule, argument: object) -> Tensor | None:

@@ -70,11 +70,15 @@ def run(tool: str, asked: Task, peers: Path, same_allocator: bool = False) -> An
             text=True,
         )
         if done.returncode:
-            last = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
-            return Answer({"skipped": f"it failed: {last}"}, None)
+            return Answer({"skipped": f"it failed: {last_words(done)}"}, None)
         timing = json.loads((folder / "timing.json").read_text())
         moved = folder / "x.npy"
         return Answer(timing, torch.from_numpy(np.load(moved)) if moved.exists() else None)
+
+
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """Why a process failed, as far as it said so."""
+    return done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
 
 
 def environment_of(allocator: bool) -> dict[str, str]:

@@ -7,14 +7,14 @@ with our allocator settings as well. Each figure is `median [min, max]` over the
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from launch import environment_of
+from launch import environment_of, last_words
+from table import spread
 from tools.epoch import EPS, NETWORKS
 
 from sparring.contract.defenses import (
@@ -59,17 +59,17 @@ class Contestant(NamedTuple):
         """CPU seconds; or why there are none."""
         command = [self.python, "-m", "tools.epoch", network, self.name, str(rows)]
         done = subprocess.run(command, cwd=HERE, env=self.environment, capture_output=True, text=True)
-        return done.stderr.strip().rpartition("\n")[2] if done.returncode else float(done.stdout.split()[-1])
+        return last_words(done) if done.returncode else float(done.stdout.split()[-1])
 
 
-def contestants(peers: Path | None) -> Iterator[Contestant]:
+def contestants(peers: Path) -> Iterator[Contestant]:
     """The plain loop first, which all are multiples of."""
     theirs, allocator, ours = environment_of(allocator=False), environment_of(allocator=True), os.environ | environment()
     yield Contestant("plain, by hand", "by-hand:0", sys.executable, theirs)
     yield Contestant("plain, by hand, our allocator settings", "by-hand:0", sys.executable, allocator)
     yield Contestant(f"PGD-{STEPS}, by hand", f"by-hand:{STEPS}", sys.executable, theirs)
     yield Contestant(f"PGD-{STEPS}, by hand, our allocator settings", f"by-hand:{STEPS}", sys.executable, allocator)
-    if peers is not None and peers.exists():
+    if peers.exists():
         yield Contestant(f"PGD-{STEPS}, ART", f"art:{STEPS}", str(peers), theirs)
     else:
         print(f"!!! SKIPPED: ART: {peers} is not there", file=sys.stderr, flush=True)
@@ -97,11 +97,13 @@ def main() -> None:
             else:
                 spent[each.label].append(told)
     plain = spent[running[0].label]
+    if len(plain) < given.rounds:
+        raise SystemExit("the plain loop, which all are multiples of, did not run in every round")
     print("| epoch of | CPU seconds as multiples of the plain loop |\n|---|---|")
     for label, seconds in spent.items():
         if len(seconds) == len(plain):
             ratios = [own / base for own, base in zip(seconds, plain, strict=True)]
-            print(f"| {label} | {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] |", flush=True)
+            print(f"| {label} | {spread(ratios)} |", flush=True)
 
 
 if __name__ == "__main__":

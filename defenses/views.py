@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparring.attacks.search import FOLDED, quicker, search_copy
+from sparring.attacks.search import FOLDED, quicker
 from sparring.attacks.taps import by_taps
 
 
@@ -30,6 +30,7 @@ class Views:
         self.device = first.device
         self._seed = 0
         self._stale = True
+        self._lasting: nn.Module | None = None  # the folded copy, if it shares all the weights because it has no norm to fold
 
     def reseed(self, seed: int) -> None:
         """What every pass draws from now on, until the next call; told before each update."""
@@ -57,8 +58,12 @@ class Views:
 
     def folded(self) -> nn.Module:
         """A copy as in `still` with batch norms folded away, of the weights as they are now."""
-        module, stale = self._folded
-        return search_copy(self._plain)[0] if stale else module
+        if self._lasting is None:
+            module, done = quicker(_twin(self.model, frozen=True, apart=False).eval())
+            if FOLDED in done:
+                return module
+            self._lasting = module
+        return self._lasting
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -87,16 +92,6 @@ class Views:
         twin = _twin(self.model, frozen=True, apart=False).eval()
         by_taps(twin)
         return twin
-
-    @cached_property
-    def _folded(self) -> tuple[nn.Module, bool]:
-        """The copy of the weights of the first time; and whether it must be made anew when they change, since norms are folded."""
-        module, done = quicker(_twin(self.model, frozen=True, apart=False).eval())
-        return module, FOLDED in done
-
-    @cached_property
-    def _plain(self) -> nn.Module:
-        return _twin(self.model, frozen=True, apart=False).eval()
 
     def _fresh(self, twin: nn.Module) -> nn.Module:
         """A view with statistics of its own begins every update with the model's."""

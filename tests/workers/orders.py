@@ -58,6 +58,14 @@ def export(model: nn.Module, path: Path, row: tuple[int, ...] = (1, 8, 8)) -> Pa
     return path
 
 
+def uploaded(folder: Path, rows: int) -> Path:
+    """The folder with model.pt2 and data.npz: so many rows of digits, uint8."""
+    export(trained(network()), folder / "model.pt2")
+    x, y = digits()
+    np.savez(folder / "data.npz", x=x[:rows], y=y[:rows])
+    return folder
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

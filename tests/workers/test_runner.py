@@ -32,11 +32,7 @@ FILES = {"report.json", "report.html", "report.md", "rows.csv", "rows.parquet", 
 @pytest.fixture(scope="module")
 def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with model.pt2 and data.npz (300 rows of digits, uint8)."""
-    folder = tmp_path_factory.mktemp("uploads")
-    orders.export(orders.trained(orders.network()), folder / "model.pt2")
-    x, y = orders.digits()
-    np.savez(folder / "data.npz", x=x[:300], y=y[:300])
-    return folder
+    return orders.uploaded(tmp_path_factory.mktemp("uploads"), 300)
 
 
 @pytest.fixture(scope="module")

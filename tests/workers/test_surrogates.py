@@ -25,11 +25,7 @@ JOB = {"threats": [{"norm": "linf", "eps": 0.1}, {"norm": "linf", "eps": 0.2}], 
 
 @pytest.fixture(scope="module")
 def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("uploads")
-    orders.export(orders.trained(orders.network()), folder / "model.pt2")
-    x, y = orders.digits()
-    np.savez(folder / "data.npz", x=x[:600], y=y[:600])
-    return folder
+    return orders.uploaded(tmp_path_factory.mktemp("uploads"), 600)
 
 
 def ordered(folder: Path, uploads: Path, job: dict[str, object], training: Path | None = None, **others: Path) -> Order:
