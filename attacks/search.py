@@ -8,6 +8,7 @@ as it is.
 import copy
 import random
 from collections import Counter
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, fx, nn
@@ -62,16 +63,25 @@ def quicker(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
     The model is not to be used any more. What is made of it shares its memory, but for batch norms that were folded.
     """
-    search, said = _prepared(model)
+    search, said = _prepared(model, _rewritten)
     return search, (*said, *(("slopes of few channels tap by tap",) if by_taps(search) else ()))
 
 
-def _prepared(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+def pooled(model: nn.Module) -> nn.Module | None:
+    """What is made of a model, in the mode that it is in, where a ReLU can wait for max pooling: the same, bit for bit; or None.
+
+    The model is not to be used any more. What is made of it shares its memory.
+    """
+    made, said = _prepared(model, _waiting)
+    return made if said else None
+
+
+def _prepared(model: nn.Module, rewrite: Callable[[fx.GraphModule], tuple[str, ...]]) -> tuple[nn.Module, tuple[str, ...]]:
     """The model, or else the one module that it holds, made quicker where it can be traced; and what was done, in words."""
     if (traced := _traced(model)) is not None:
-        return (traced, said) if (said := _rewritten(traced)) else (model, ())
+        return (traced, said) if (said := rewrite(traced)) else (model, ())
     inner = list(model.named_children())
-    if len(inner) == 1 and (traced := _traced(inner[0][1])) is not None and (said := _rewritten(traced)):
+    if len(inner) == 1 and (traced := _traced(inner[0][1])) is not None and (said := rewrite(traced)):
         setattr(model, inner[0][0], traced)
         return model, said
     return model, ()
@@ -79,23 +89,38 @@ def _prepared(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 def _rewritten(graph: fx.GraphModule) -> tuple[str, ...]:
     """Do to a graph what can be done; and say it."""
-    folded, waiting = fold(graph) + fold_modules(graph), pool_first(graph)
-    return (*((FOLDED,) if folded else ()), *(("max pooling before ReLU",) if waiting else ()))
+    folded = fold(graph) + fold_modules(graph)
+    return (*((FOLDED,) if folded else ()), *_waiting(graph))
+
+
+def _waiting(graph: fx.GraphModule) -> tuple[str, ...]:
+    return ("max pooling before ReLU",) if pool_first(graph) else ()
 
 
 def _traced(module: nn.Module) -> fx.GraphModule | None:
-    """The module as a graph; None where it has no form of one, would lose what it draws or what its hooks do, or is but a layer."""
+    """The module as a graph; None where it has no form of one, would lose what it draws, keeps or does in hooks, or is but a layer."""
     if isinstance(module, fx.GraphModule):
         return module
     if not _bare(module) or not any(True for _ in module.children()):
         return None
-    before = torch.get_rng_state(), random.getstate()
+    drawn, kept = (torch.get_rng_state(), random.getstate()), [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
     try:
         graph = fx.symbolic_trace(module)
     except Exception:  # tracing runs the model's own code, which may raise anything; then it is left as it is
-        return None
-    drawn = random.getstate() != before[1] or not torch.equal(torch.get_rng_state(), before[0])
-    return None if drawn else graph  # what was drawn would be the same in every pass
+        graph = None
+    if random.getstate() != drawn[1] or not torch.equal(torch.get_rng_state(), drawn[0]):
+        graph = None  # what was drawn would be the same in every pass
+    for part, attributes, buffers in kept:
+        if not (_identical(vars(part), attributes) and _identical(part._buffers, buffers)):
+            graph = None  # what a pass leaves for the next would be left once
+            vars(part).clear()
+            vars(part).update(attributes)
+            part._buffers.update(buffers)
+    return graph
+
+
+def _identical(now: Mapping[str, object], before: Mapping[str, object]) -> bool:
+    return now.keys() == before.keys() and all(now[name] is value for name, value in before.items())
 
 
 def _bare(module: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """One set of weights, seen in the ways that training needs.
 
-The views share the model's weights; they differ in mode, in who may learn, and in whose running statistics a pass changes. So
+The views share the model's weights; they differ in mode, in who may learn, and in whose running statistics a pass changes. In each,
+ReLUs wait for max pooling where they can, which changes no bit. So
 nothing is switched to and fro between passes, and a perturbation cannot leak a gradient into the weights, nor its statistics
 into the model. All passes of one update draw the same random numbers: dropout masks are equal in every view until `reseed`.
 """
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparring.attacks.search import FOLDED, quicker
+from sparring.attacks.search import FOLDED, pooled, quicker
 from sparring.attacks.taps import by_taps
 
 
@@ -42,7 +43,7 @@ class Views:
 
         The one view whose passes change the running statistics.
         """
-        return self._pass(self.model, x, weights)
+        return self._pass(self.model if weights else self._live, x, weights)
 
     def quiet(self, x: Tensor) -> Tensor:
         """Logits in training mode, of which the running statistics learn nothing; the weights do."""
@@ -78,20 +79,21 @@ class Views:
         return logits
 
     @cached_property
+    def _live(self) -> nn.Module:
+        return pooled(_twin(self.model, frozen=False, apart=False)) or self.model
+
+    @cached_property
     def _quiet(self) -> nn.Module:
-        return _twin(self.model, frozen=False, apart=True)
+        twin = _twin(self.model, frozen=False, apart=True)
+        return pooled(twin) or twin
 
     @cached_property
     def _masked(self) -> nn.Module:
-        twin = _twin(self.model, frozen=True, apart=True)
-        by_taps(twin)
-        return twin
+        return _frozen(_twin(self.model, frozen=True, apart=True))
 
     @cached_property
     def _still(self) -> nn.Module:
-        twin = _twin(self.model, frozen=True, apart=False).eval()
-        by_taps(twin)
-        return twin
+        return _frozen(_twin(self.model, frozen=True, apart=False).eval())
 
     def _fresh(self, twin: nn.Module) -> nn.Module:
         """A view with statistics of its own begins every update with the model's."""
@@ -99,11 +101,18 @@ class Views:
             with torch.no_grad():
                 for view in (self.__dict__.get("_quiet"), self.__dict__.get("_masked")):
                     if view is not None:
-                        own = dict(view.named_buffers())
-                        for name, models in self.model.named_buffers():
-                            own[name].data.copy_(models)  # past autograd, which may still hold the old ones for a backward pass
+                        models = dict(self.model.named_buffers())
+                        for name, own in view.named_buffers():
+                            own.data.copy_(models[name])  # past autograd, which may still hold the old ones for a backward pass
             self._stale = False
         return twin
+
+
+def _frozen(twin: nn.Module) -> nn.Module:
+    """What is made of it for slopes in x alone."""
+    view = pooled(twin) or twin
+    by_taps(view)
+    return view
 
 
 def _twin(model: nn.Module, *, frozen: bool, apart: bool) -> nn.Module:
