@@ -232,7 +232,8 @@ def _agrees(made: Plan, model: nn.Module, x: Tensor, granule: int) -> bool:
     seen, tile, current = picture(tuple(x.shape[1:])), len(x), x
     looks = [(count, Windows(made, x, tile, granule)) for count in (made.room, 3, 1)]
     largest = max(seen.height, seen.width)
-    for turn, side in enumerate([size for size in _SIZES for _ in range(2) if size < largest] + [largest]):
+    sides = [size for size in _SIZES for _ in range(2) if made.least <= size < largest]
+    for turn, side in enumerate([*sides, largest]):
         points = torch.arange(tile if turn % 2 else made.room - 29 * turn % (made.room - tile + 1))
         draws = random.uniforms(random.keys(1 + turn, points), (2 + x[0].numel(),))
         mixed = torch.tensor([side, 1, 2, 3])[points % 4] if turn % 2 else torch.full_like(points, side)
