@@ -103,20 +103,35 @@ def _traced(module: nn.Module) -> fx.GraphModule | None:
         return module
     if not _bare(module) or not any(True for _ in module.children()):
         return None
-    drawn, kept = (torch.get_rng_state(), random.getstate()), [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
+    drawn, back = (torch.get_rng_state(), random.getstate()), _memory(module)
     try:
         graph = fx.symbolic_trace(module)
     except Exception:  # tracing runs the model's own code, which may raise anything; then it is left as it is
         graph = None
-    if random.getstate() != drawn[1] or not torch.equal(torch.get_rng_state(), drawn[0]):
-        graph = None  # what was drawn would be the same in every pass
-    for part, attributes, buffers in kept:
-        if not (_identical(vars(part), attributes) and _identical(part._buffers, buffers)):
-            graph = None  # what a pass leaves for the next would be left once
-            vars(part).clear()
-            vars(part).update(attributes)
-            part._buffers.update(buffers)
-    return graph
+    same = random.getstate() == drawn[1] and torch.equal(torch.get_rng_state(), drawn[0])
+    return None if back() or not same else graph  # what was drawn or left for the next pass would be the same in every pass
+
+
+def _memory(module: nn.Module) -> Callable[[], bool]:
+    """Note what its parts keep from pass to pass. Who calls what is returned puts it back, and learns whether anything had changed."""
+    noted = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
+    values = [(buffer, buffer._version, buffer.clone()) for buffer in module.buffers()]
+
+    def back() -> bool:
+        changed = False
+        for part, attributes, buffers in noted:
+            if not (_identical(vars(part), attributes) and _identical(part._buffers, buffers)):
+                changed = True
+                vars(part).clear()
+                vars(part).update(attributes)
+                part._buffers.update(buffers)
+        for buffer, version, value in values:
+            if buffer._version != version:
+                changed = True
+                buffer.data.copy_(value)
+        return changed
+
+    return back
 
 
 def _identical(now: Mapping[str, object], before: Mapping[str, object]) -> bool:

@@ -1,9 +1,9 @@
 """One set of weights, seen in the ways that training needs.
 
-The views share the model's weights; they differ in mode, in who may learn, and in whose running statistics a pass changes. In each,
-ReLUs wait for max pooling where they can, which changes no bit. So
+The views share the model's weights; they differ in mode, in who may learn, and in whose running statistics a pass changes. So
 nothing is switched to and fro between passes, and a perturbation cannot leak a gradient into the weights, nor its statistics
 into the model. All passes of one update draw the same random numbers: dropout masks are equal in every view until `reseed`.
+In every view a ReLU waits for the max pooling that alone reads it, which changes no bit and is quicker.
 """
 
 import copy

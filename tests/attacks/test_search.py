@@ -4,6 +4,7 @@ import copy
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,6 +159,43 @@ def test_what_a_model_draws_is_drawn_in_every_pass(draw: Callable[[], Tensor | f
     search, _ = search_copy(lived(Noisy()).requires_grad_(False))
     x = torch.rand(3, 3, 8, 8)
     assert not torch.equal(search(x), search(x))
+
+
+def counts(model: "Remembering") -> None:
+    model.passes = model.passes + 1
+
+
+def adds_in_place(model: "Remembering") -> None:
+    model.passes += 1
+
+
+class Remembering(Residual):
+    """Multiplies by how many passes it has made."""
+
+    passes: Any
+
+    def __init__(self, passes: int | Tensor, note: Callable[["Remembering"], None]) -> None:
+        super().__init__()
+        if isinstance(passes, Tensor):
+            self.register_buffer("passes", passes)
+        else:
+            self.passes = passes
+        self.note = note
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.note(self)
+        return super().forward(x) * self.passes
+
+
+@pytest.mark.parametrize("note", [counts, adds_in_place])
+@pytest.mark.parametrize("passes", [0, torch.zeros(())], ids=["attribute", "buffer"])
+def test_what_a_pass_leaves_for_the_next_is_left_by_every_pass(passes: int | Tensor, note: Callable[[Remembering], None]) -> None:
+    model = lived(Remembering(copy.deepcopy(passes), note)).requires_grad_(False)
+    search, _ = search_copy(model)
+    assert model.passes == 0
+    x = torch.rand(3, 3, 8, 8)
+    first, second = search(x), search(x)
+    assert torch.equal(second, 2 * first)
 
 
 class Pooled(nn.Module):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from defenses.cases import batch, convolutional, normed, tensors
+from defenses.cases import batch, convolutional, normed, same, tensors
 from torch import Tensor, nn
 
 from sparring.defenses.perturb import pgd, slope
@@ -80,6 +80,47 @@ def test_slopes_are_taken_tap_by_tap_where_weights_do_not_learn() -> None:
     ]
 
 
+def pooled() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3)),
+        *(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6, 10)),
+    )
+
+
+def poolings_of_relus(out: Tensor) -> int:
+    nodes, waiting = set(), [out.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in nodes:
+            nodes.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return sum(before.name().startswith("Relu") for node in nodes if "Pool" in node.name() for before, _ in node.next_functions)
+
+
+@pytest.mark.parametrize("view", ["live", "quiet", "masked", "still"])
+def test_relus_wait_for_pooling_and_no_bit_changes(view: str) -> None:
+    model, plain, x = pooled(), pooled(), batch().x
+    views, logits = Views(model), plain.train(view != "still")
+    views.reseed(3)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    for _ in range(2):
+        torch.manual_seed(3)
+        expected, found = logits(theirs), getattr(views, view)(ours)
+        assert torch.equal(found, expected)
+    assert (poolings_of_relus(expected), poolings_of_relus(found)) == (2, 0)
+    torch.autograd.backward(expected.square().sum())
+    torch.autograd.backward(found.square().sum())
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-5)  # slopes of few channels are taken another way where weights do not learn
+    if view in ("live", "quiet"):
+        assert torch.equal(ours.grad, theirs.grad)
+        assert all(torch.equal(one.grad, two.grad) for one, two in zip(model.parameters(), plain.parameters(), strict=True))  # type: ignore[arg-type]
+    if view == "live":
+        assert same(model, plain)
+
+
 def test_the_slope_is_that_of_cross_entropy_and_of_the_divergence() -> None:
     views, given = Views(convolutional()), batch()
     x = given.x.clone().requires_grad_()
@@ -124,7 +165,10 @@ def test_a_view_with_statistics_of_its_own_begins_every_update_with_the_models()
             self.passes += 1
             return self.linear(x) + self.passes
 
-    views, x = Views(Counting()), torch.zeros(1, 3)
+    model, x = Counting(), torch.zeros(1, 3)
+    views = Views(model)
+    views.live(x)
+    assert float(model.passes) == 1
     told = [views.live(x), views.quiet(x), views.quiet(x)]
     views.reseed(2)
     told.append(views.quiet(x))
