@@ -46,6 +46,7 @@ from sparring.attacks.problem import Attack, Outcome, Problem
 from sparring.attacks.rays import rays
 from sparring.attacks.simba import simba
 from sparring.attacks.sparse import sparse_auto
+from sparring.attacks.sparse_rs import sparse_rs
 from sparring.attacks.spherical import spherical
 from sparring.attacks.square import square
 from sparring.attacks.transfer import transfer
@@ -83,6 +84,7 @@ from sparring.contract.attacks import (
     RayS,
     Replay,
     SimBA,
+    SparseRS,
     Square,
     Substitute,
     Transfer,
@@ -226,6 +228,8 @@ def run(spec: AttackSpec, eps: float, target: GradientAccess, problem: Problem, 
             return noise(spec)(Decisions(target), problem)
         case Square():
             return square(spec)(Scores(target), problem)
+        case SparseRS():
+            return sparse_rs(spec)(Scores(target), problem)
         case NES():
             return nes(spec, eps)(Scores(target), problem)
         case SPSA():

@@ -24,7 +24,7 @@ from sparring.contract.attacks.gradient import (
 from sparring.contract.attacks.gray import Substitute, Transfer
 from sparring.contract.attacks.minimal import CW, DDN, EAD, FAB, FMN, JSMA, CWLinf, DeepFool
 from sparring.contract.attacks.replay import Replay
-from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, Square
+from sparring.contract.attacks.search import NES, SPSA, Noise, SimBA, SparseRS, Square
 from sparring.contract.attacks.universal import UAP
 from sparring.contract.base import numbered, require_kind
 
@@ -32,7 +32,7 @@ Climbing = FGSM | FGM | RFGSM | GradientAscent | BIM | MIFGSM | DIFGSM | NIFGSM 
 Minimal = DeepFool | DDN | FMN | CW | CWLinf | EAD | JSMA | FAB
 White = Climbing | Minimal | UAP
 Gray = Transfer
-Black = Square | NES | SPSA | SimBA | Boundary | HopSkipJump | RayS | Substitute
+Black = Square | SparseRS | NES | SPSA | SimBA | Boundary | HopSkipJump | RayS | Substitute
 Listed = Noise | White | Gray | Black
 AnyAttack = Listed | Replay
 AttackSpec = Annotated[AnyAttack, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, ATTACKS))]
@@ -118,6 +118,7 @@ __all__ = [
     "RayS",
     "Replay",
     "SimBA",
+    "SparseRS",
     "Square",
     "Substitute",
     "SuiteName",

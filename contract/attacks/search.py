@@ -53,6 +53,22 @@ class Square(Scored):
     """Runs with other proposals, for the rows that still stand."""
 
 
+class SparseRS(Scored):
+    """Random search over which entries change: some go back, others to a limit instead, kept where the margin grows."""
+
+    title = "Sparse-RS"
+    paper = "Croce, Andriushchenko, Singh, Flammarion, Hein 2020, arXiv 2006.12834"
+    norms = ("l0",)
+
+    kind: Literal["sparse_rs"] = "sparse_rs"
+    queries: Steps = 5000
+    """Proposals for each row and restart."""
+    share: Fraction = 0.3
+    """Part of the changed entries that the first proposals replace; shrinks to a twentieth on a schedule over the queries."""
+    restarts: Restarts = 1
+    """Runs with other proposals, for the rows that still stand."""
+
+
 class NES(Scored):
     """Natural evolution strategies: momentum steps along a slope that is estimated from pairs of opposite random probes."""
 

@@ -33,6 +33,7 @@ from sparring.contract.attacks import (
     DeepFool,
     GradientAscent,
     Noise,
+    SparseRS,
     Square,
 )
 from sparring.workers.prepare import Voting
@@ -46,6 +47,7 @@ BRIEF: list[tuple[AttackSpec, str]] = [
     *[(CWLinf(steps=3, rounds=3), "linf"), (EAD(steps=5, searches=2), "l1"), (JSMA(steps=5), "l0")],
     *[(JSMA(steps=5, saliency="logits"), "l0")],
     *[(FAB(steps=4), "l1"), (FAB(steps=4, targets=3), "linf"), (Square(queries=8), "linf"), (Square(queries=8), "l2")],
+    *[(SparseRS(queries=8), "l0")],
 ]
 brief = pytest.mark.parametrize(("spec", "norm"), BRIEF, ids=[f"{spec.kind}-{norm}" for spec, norm in BRIEF])
 

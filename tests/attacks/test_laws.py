@@ -47,10 +47,11 @@ def test_stays_in_ball_and_bounds_with_zero_slack(
 ) -> None:
     model, x = cnn(), pictures()
     labels = target(model).labels(x)
+    eps *= 20 if norm == "l0" else 1  # entries
     asked = problem(x, labels, norm, eps, bounds, stop=stop)
     outcome = attacked(spec, eps, target(model), asked)
     delta = outcome.x.double() - x.double()
-    length = delta.flatten(1).norm(dim=1, p={"linf": float("inf"), "l2": 2, "l1": 1}[norm])
+    length = delta.flatten(1).norm(dim=1, p={"linf": float("inf"), "l2": 2, "l1": 1, "l0": 0}[norm])
     assert (length <= eps).all()
     if bounds:
         assert outcome.x.min() >= bounds[0]
@@ -152,7 +153,7 @@ def test_every_query_is_counted_and_no_more_is_asked_than_declared(spec: AttackS
 @every
 def test_same_seed_same_answer_and_another_seed_another(spec: AttackSpec, norm: str) -> None:
     model, x = cnn(), pictures()
-    labels, eps = target(model).labels(x), 0.05 if spec.bounded else float("inf")
+    labels, eps = target(model).labels(x), (5.0 if norm == "l0" else 0.05) if spec.bounded else float("inf")
 
     def run(seed: int) -> torch.Tensor:
         return attacked(spec, eps, target(model), problem(x, labels, norm, eps, (0.0, 1.0), seed=seed, stop=False)).x

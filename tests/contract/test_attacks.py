@@ -38,7 +38,7 @@ from sparring.contract.attacks import (
 from sparring.contract.threat import Norm
 
 KINDS = "noise fgsm fgm rfgsm ascent bim mifgsm difgsm nifgsm sifgsm tifgsm pgd apgd vat deepfool ddn fmn cw cwlinf ead jsma fab uap"
-KINDS += " transfer square nes spsa simba boundary hopskipjump rays substitute"
+KINDS += " transfer square sparse_rs nes spsa simba boundary hopskipjump rays substitute"
 
 
 def faults(kind, **given):

@@ -1,0 +1,72 @@
+"""Sparse-RS (Croce, Andriushchenko, Singh, Flammarion, Hein 2020, arXiv 2006.12834, algorithm 2): which entries change is searched."""
+
+import torch
+from torch import Tensor
+
+from sparring.attacks import random
+from sparring.attacks.access import ScoreAccess
+from sparring.attacks.engine import climb
+from sparring.attacks.losses import LOSSES
+from sparring.attacks.norms import Ball
+from sparring.attacks.norms.l0 import largest
+from sparring.attacks.parts import score
+from sparring.attacks.problem import Attack, Outcome, Problem
+from sparring.attacks.square import Propose, search
+from sparring.contract import attacks as contract
+
+_START, _PLACE, _SIDE = 1, 2, 3  # streams of randomness
+_PARTS = (1, 2, 4, 5, 6, 8, 10, 12, 15, 20)  # into which `share` is cut, stage after stage
+
+
+def sparse_rs(spec: contract.SparseRS) -> Attack[ScoreAccess]:
+    """The margin is climbed; with classes to reach it is the cross-entropy."""
+
+    def attack(target: ScoreAccess, problem: Problem) -> Outcome:
+        probe = score(LOSSES["ce" if problem.goal.targeted else "margin"])
+        return climb(probe, search(swaps(spec.share), spec.queries), spec.queries, drawn, tries=spec.restarts)(target, problem)
+
+    return attack
+
+
+def swaps(share: float) -> Propose:
+    """Some of the changed entries go back, as many others go to a limit instead: at first `share` of them all, later a part of that.
+
+    Where every entry that can move has moved, some go to their other limit.
+    """
+    parts = torch.tensor(_PARTS)
+
+    def propose(problem: Problem, best: Tensor, key: Tensor, stage: Tensor) -> Tensor:
+        ball, shape = problem.ball, tuple(best.shape[1:])
+        changed, corner = best != ball.centre, _corner(ball, key)
+        free = ~changed & (corner != ball.centre)
+        count = torch.floor(share * ball.eps.clamp(max=best[0].numel()) / parts.to(key.device)[stage]).clamp(min=1)
+        count = torch.minimum(count, changed.flatten(1).sum(1))
+        swapped = torch.minimum(count, free.flatten(1).sum(1))
+        order = random.uniforms(random.fork(key, _PLACE), shape)
+
+        def chosen(among: Tensor, number: Tensor) -> Tensor:
+            return largest((order * among).flatten(1), number).reshape(best.shape)
+
+        moved = torch.where(chosen(changed, swapped), ball.centre, best)
+        moved = torch.where(chosen(free, swapped), corner, moved)
+        across = torch.where(best == ball.high, ball.low, ball.high)
+        turned = chosen(changed & (across != ball.centre), torch.where(swapped > 0, 0, count))
+        return torch.where(turned, across, moved)
+
+    return propose
+
+
+def drawn(problem: Problem) -> Tensor:
+    """Begin with floor(eps) entries, drawn from those that can move, at a limit."""
+    ball, key = problem.ball, random.fork(problem.key, _START)
+    corner = _corner(ball, key)
+    weight = random.uniforms(random.fork(key, _PLACE), tuple(ball.centre.shape[1:])) * (corner != ball.centre)
+    return torch.where(largest(weight.flatten(1), ball.eps.floor()).reshape(corner.shape), corner, ball.centre)
+
+
+def _corner(ball: Ball, key: Tensor) -> Tensor:
+    """Every entry at one of its limits, drawn, but at the other one where it is there already; unmoved where it has no two limits."""
+    down = random.uniforms(random.fork(key, _SIDE), tuple(ball.centre.shape[1:])) < 0.5
+    down = torch.where(ball.centre == ball.low, False, torch.where(ball.centre == ball.high, True, down))
+    limited = (ball.high - ball.low).isfinite()
+    return torch.where(limited, torch.where(down, ball.low, ball.high), ball.centre)
