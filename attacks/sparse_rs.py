@@ -8,7 +8,6 @@ from sparring.attacks.access import ScoreAccess
 from sparring.attacks.engine import climb
 from sparring.attacks.losses import LOSSES
 from sparring.attacks.norms import Ball
-from sparring.attacks.norms.l0 import largest
 from sparring.attacks.parts import score
 from sparring.attacks.problem import Attack, Outcome, Problem
 from sparring.attacks.square import Propose, search
@@ -23,7 +22,7 @@ def sparse_rs(spec: contract.SparseRS) -> Attack[ScoreAccess]:
 
     def attack(target: ScoreAccess, problem: Problem) -> Outcome:
         probe = score(LOSSES["ce" if problem.goal.targeted else "margin"])
-        return climb(probe, search(swaps(spec.share), spec.queries), spec.queries, drawn, tries=spec.restarts)(target, problem)
+        return climb(probe, search(swaps(spec.share), spec.queries), spec.queries, placed, tries=spec.restarts)(target, problem)
 
     return attack
 
@@ -36,32 +35,44 @@ def swaps(share: float) -> Propose:
     parts = torch.tensor(_PARTS)
 
     def propose(problem: Problem, best: Tensor, key: Tensor, stage: Tensor) -> Tensor:
-        ball, shape = problem.ball, tuple(best.shape[1:])
+        ball = problem.ball
         changed, corner = best != ball.centre, _corner(ball, key)
         free = ~changed & (corner != ball.centre)
-        count = torch.floor(share * ball.eps.clamp(max=best[0].numel()) / parts.to(key.device)[stage]).clamp(min=1)
+        count = torch.floor(share * ball.eps.floor().clamp(max=best[0].numel()) / parts.to(key.device)[stage]).clamp(min=1)
         count = torch.minimum(count, changed.flatten(1).sum(1))
         swapped = torch.minimum(count, free.flatten(1).sum(1))
-        order = random.uniforms(random.fork(key, _PLACE), shape)
-
-        def chosen(among: Tensor, number: Tensor) -> Tensor:
-            return largest((order * among).flatten(1), number).reshape(best.shape)
-
-        moved = torch.where(chosen(changed, swapped), ball.centre, best)
-        moved = torch.where(chosen(free, swapped), corner, moved)
+        order = _order(key, ball)
+        moved = torch.where(_some(order, changed, swapped), ball.centre, best)
+        moved = torch.where(_some(order, free, swapped), corner, moved)
+        if bool((swapped > 0).all()):
+            return moved
         across = torch.where(best == ball.high, ball.low, ball.high)
-        turned = chosen(changed & (across != ball.centre), torch.where(swapped > 0, 0, count))
+        turned = _some(order, changed & (across != ball.centre), torch.where(swapped > 0, 0, count))
         return torch.where(turned, across, moved)
 
     return propose
 
 
-def drawn(problem: Problem) -> Tensor:
+def placed(problem: Problem) -> Tensor:
     """Begin with floor(eps) entries, drawn from those that can move, at a limit."""
     ball, key = problem.ball, random.fork(problem.key, _START)
     corner = _corner(ball, key)
-    weight = random.uniforms(random.fork(key, _PLACE), tuple(ball.centre.shape[1:])) * (corner != ball.centre)
-    return torch.where(largest(weight.flatten(1), ball.eps.floor()).reshape(corner.shape), corner, ball.centre)
+    return torch.where(_some(_order(key, ball), corner != ball.centre, ball.eps.floor()), corner, ball.centre)
+
+
+def _order(key: Tensor, ball: Ball) -> Tensor:
+    """(B, …) float64 above 0: the entries in an order that is drawn. No two are equal, so that no row's order hangs on its neighbours."""
+    draws = random.uniforms(random.fork(key, _PLACE), tuple(ball.centre.shape[1:])).double()
+    size = draws[0].numel()
+    return draws + (torch.arange(size, dtype=torch.float64, device=key.device) * (2.0**-24 / size)).reshape(draws.shape[1:])
+
+
+def _some(order: Tensor, among: Tensor, count: Tensor) -> Tensor:
+    """(B, …) bool: of the entries `among` (B, …) so many, (B,), or all if there are fewer."""
+    most = int(count.clamp(max=order[0].numel()).amax()) if len(count) else 0
+    value, at = torch.where(among, order, 0.0).flatten(1).topk(most, dim=1)  # sorting them all takes twenty times as long
+    taken = (torch.arange(most, device=count.device) < count[:, None]) & (value > 0)
+    return torch.zeros(len(order), order[0].numel(), dtype=torch.bool, device=count.device).scatter_(1, at, taken).reshape(order.shape)
 
 
 def _corner(ball: Ball, key: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def _dual(grad: Tensor) -> Tensor:
     return torch.where((grad != 0).flatten(1).any(1), float("inf"), 0.0).to(grad.dtype)
 
 
-def largest(weight: Tensor, count: Tensor) -> Tensor:
+def _first(weight: Tensor, count: Tensor) -> Tensor:
     """(B, d) bool: the `count` (B,) largest entries of each row of `weight` (B, d) that are above 0, earlier ones first."""
     order = weight.argsort(dim=1, descending=True, stable=True)
     place = torch.arange(weight.shape[1], device=weight.device).expand_as(order)
@@ -28,7 +28,7 @@ def _project(x: Tensor, ball: Ball) -> Tensor:
     """The floor(eps) largest changes stay."""
     moved = x.clamp(ball.low, ball.high)
     change = (moved.double() - ball.centre.double()).flatten(1).abs()
-    return torch.where(largest(change, ball.eps.floor()).reshape(x.shape), moved, ball.centre)
+    return torch.where(_first(change, ball.eps.floor()).reshape(x.shape), moved, ball.centre)
 
 
 def _room(slope: Tensor, ball: Ball) -> Tensor:
@@ -43,20 +43,20 @@ def _steepest(grad: Tensor, x: Tensor, ball: Ball, share: Tensor | float) -> Ten
     stuck = ((grad > 0) & (x >= ball.high)) | ((grad < 0) & (x <= ball.low))
     slope = torch.where(stuck, 0.0, grad).flatten(1)
     one = torch.ones(len(grad), device=grad.device)
-    return torch.where(largest(slope.abs(), one), slope.sign(), 0.0).reshape(grad.shape)
+    return torch.where(_first(slope.abs(), one), slope.sign(), 0.0).reshape(grad.shape)
 
 
 def _extreme(grad: Tensor, ball: Ball) -> Tensor:
     slope = grad.flatten(1)
     room = _room(slope, ball)
-    change = torch.where(largest(slope.abs() * room, ball.eps.floor()), slope.sign() * room, 0.0)
+    change = torch.where(_first(slope.abs() * room, ball.eps.floor()), slope.sign() * room, 0.0)
     return ball.centre + change.reshape(grad.shape)
 
 
 def _draw(key: Tensor, ball: Ball) -> Tensor:
     """The floor(eps) entries that are drawn are drawn anew between their limits; those without limits stay."""
     shape = tuple(ball.centre.shape[1:])
-    chosen = largest(random.uniforms(random.fork(key, 0), shape).flatten(1), ball.eps.floor()).reshape(ball.centre.shape)
+    chosen = _first(random.uniforms(random.fork(key, 0), shape).flatten(1), ball.eps.floor()).reshape(ball.centre.shape)
     limited = (ball.high - ball.low).isfinite()
     drawn = ball.low + random.uniforms(random.fork(key, 1), shape) * (ball.high - ball.low)
     return torch.where(chosen & limited, drawn, ball.centre)

@@ -8,7 +8,7 @@ from attacks.cases import cnn, pictures, problem, target
 from torch import Tensor, nn
 
 from sparring.attacks import catalogue, random
-from sparring.attacks.sparse_rs import drawn, swaps
+from sparring.attacks.sparse_rs import placed, swaps
 from sparring.contract.attacks import SparseRS
 
 BOUNDS = (0.0, 1.0)
@@ -44,7 +44,7 @@ def test_fewer_and_fewer_entries_are_replaced(queries: int, replaced: int) -> No
     """Of 40 changed entries 0.3, then a half, a quarter, a twentieth of that."""
     asked = problem(torch.rand(5, 1, 9, 9), torch.zeros(5, dtype=torch.int64), "l0", 40.0, BOUNDS)
     stage = torch.bucketize(torch.full((5,), queries), torch.tensor([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]))
-    before = drawn(asked)
+    before = placed(asked)
     after = swaps(0.3)(asked, before, random.keys(7, torch.arange(5)), stage)
     for point in (before, after):
         assert ((point != asked.x).flatten(1).sum(1) == 40).all()
@@ -56,15 +56,15 @@ def test_fewer_and_fewer_entries_are_replaced(queries: int, replaced: int) -> No
 def test_an_entry_at_a_limit_moves_to_the_other_and_one_without_limits_stays() -> None:
     x = torch.tensor([[0.0, 1.0, 0.0, 1.0]])
     label = torch.zeros(1, dtype=torch.int64)
-    assert torch.equal(drawn(problem(x, label, "l0", 9.0, BOUNDS)), 1 - x)
+    assert torch.equal(placed(problem(x, label, "l0", 9.0, BOUNDS)), 1 - x)
     endless = problem(x, label, "l0", 9.0, None)
-    assert torch.equal(drawn(endless), x)
+    assert torch.equal(placed(endless), x)
     assert torch.equal(swaps(0.3)(endless, x, random.keys(0, torch.arange(1)), torch.zeros(1, dtype=torch.int64)), x)
 
 
 def test_less_than_one_entry_is_none() -> None:
     asked = problem(torch.rand(2, 5), torch.zeros(2, dtype=torch.int64), "l0", 0.9, BOUNDS)
-    x = drawn(asked)
+    x = placed(asked)
     assert torch.equal(x, asked.x)
     assert torch.equal(swaps(0.3)(asked, x, random.keys(0, torch.arange(2)), torch.zeros(2, dtype=torch.int64)), x)
 
