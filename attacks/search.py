@@ -8,7 +8,8 @@ as it is.
 import copy
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -68,16 +69,30 @@ def quicker(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def pooled(model: nn.Module) -> nn.Module | None:
-    """What is made of a model, in the mode that it is in, where a ReLU can wait for max pooling: the same, bit for bit; or None.
+    """What is made of a traceable model, in the mode that it is in, where a ReLU can wait for max pooling: the same, bit for bit; or None.
 
     The model is not to be used any more. What is made of it shares its memory.
     """
+    if not traceable(model):
+        return None
     made, said = _prepared(model, _waiting)
     return made if said else None
 
 
+def traceable(model: nn.Module) -> bool:
+    """Whether a trace holds all that a pass does: all parts are graphs, layers of torch's own, or say `traceable` of their class.
+
+    What others do beside calls of tensors, such as passing without a gradient or counting, a trace would lose.
+    """
+    return all(
+        isinstance(part, fx.GraphModule)
+        or (_bare(part) and (type(part).__module__.startswith("torch.nn.modules.") or getattr(type(part), "traceable", False)))
+        for part in model.modules()
+    )
+
+
 def _prepared(model: nn.Module, rewrite: Callable[[fx.GraphModule], tuple[str, ...]]) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model, or else the one module that it holds, made quicker where it can be traced; and what was done, in words."""
+    """The model, or else the one module that it holds, rewritten where it can be traced; and what was done, in words."""
     if (traced := _traced(model)) is not None:
         return (traced, said) if (said := rewrite(traced)) else (model, ())
     inner = list(model.named_children())
@@ -114,28 +129,27 @@ def _traced(module: nn.Module) -> fx.GraphModule | None:
 
 def _memory(module: nn.Module) -> Callable[[], bool]:
     """Note what its parts keep from pass to pass. Who calls what is returned puts it back, and learns whether anything had changed."""
-    noted = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
-    values = [(buffer, buffer._version, buffer.clone()) for buffer in module.buffers()]
+    held = [each for part in module.modules() for each in (vars(part), *vars(part).values()) if isinstance(each, (dict, list, set))]
+    noted = [(each, copy.copy(each)) for each in held]
+    values = [(buffer, buffer.clone()) for buffer in module.buffers()]
 
     def back() -> bool:
-        changed = False
-        for part, attributes, buffers in noted:
-            if not (_identical(vars(part), attributes) and _identical(part._buffers, buffers)):
-                changed = True
-                vars(part).clear()
-                vars(part).update(attributes)
-                part._buffers.update(buffers)
-        for buffer, version, value in values:
-            if buffer._version != version:
-                changed = True
-                buffer.data.copy_(value)
-        return changed
+        changed = [(each, was) for each, was in noted if not _identical(each, was)]
+        for each, was in changed:
+            each.clear()
+            each.extend(was) if isinstance(each, list) else each.update(was)
+        other = [(buffer, was) for buffer, was in values if not torch.equal(buffer, was)]
+        for buffer, value in other:
+            buffer.data.copy_(value)
+        return bool(changed or other)
 
     return back
 
 
-def _identical(now: Mapping[str, object], before: Mapping[str, object]) -> bool:
-    return now.keys() == before.keys() and all(now[name] is value for name, value in before.items())
+def _identical(now: Any, before: Any) -> bool:
+    if isinstance(now, dict):
+        return now.keys() == before.keys() and all(now[name] is value for name, value in before.items())
+    return len(now) == len(before) and all(one is other for one, other in zip(now, before, strict=True))
 
 
 def _bare(module: nn.Module) -> bool:
@@ -158,10 +172,13 @@ def pool_first(graph: fx.GraphModule) -> int:
 
     for pool in list(graph.graph.nodes):
         relu = pool.args[0] if pool.args else None
-        if does(pool) not in _POOLS or _indices(pool, layers) or not isinstance(relu, fx.Node) or does(relu) not in _RELUS:
+        if does(pool) not in _POOLS or not _usual(pool, layers) or not isinstance(relu, fx.Node) or does(relu) not in _RELUS:
             continue
         source = relu.args[0] if relu.args else None
         if not isinstance(source, fx.Node) or len(relu.users) > 1 or len(source.users) > 1:  # a ReLU may work in place
+            continue
+        # the source may be a view, and the ReLU change what it shows
+        if _in_place(relu, layers) and source.op not in {"call_module", "placeholder"}:
             continue
         pool.replace_input_with(relu, source)
         with graph.graph.inserting_after(pool):
@@ -175,10 +192,21 @@ def pool_first(graph: fx.GraphModule) -> int:
     return count
 
 
-def _indices(pool: fx.Node, layers: dict[str, nn.Module]) -> bool:
-    """Whether the pooling tells where its largest numbers were, too."""
-    asked = pool.kwargs.get("return_indices") or len(pool.args) > 6
-    return bool(asked or getattr(layers.get(str(pool.target)), "return_indices", False))
+def _in_place(relu: fx.Node, layers: dict[str, nn.Module]) -> bool:
+    return bool(relu.kwargs.get("inplace") or len(relu.args) > 1 or getattr(layers.get(str(relu.target)), "inplace", False))
+
+
+def _usual(pool: fx.Node, layers: dict[str, nn.Module]) -> bool:
+    """It does not tell where its largest numbers were, and none of its windows can lie wholly in the padding, as dilated ones can."""
+    if len(pool.args) > 4 or {"return_indices", "dilation"} & pool.kwargs.keys():
+        rest = dict(zip(("dilation", "ceil_mode", "return_indices"), pool.args[4:], strict=False)) | pool.kwargs
+        return not rest.get("return_indices") and set(_each(rest.get("dilation", 1))) == {1}
+    layer = layers.get(str(pool.target))
+    return not getattr(layer, "return_indices", False) and set(_each(getattr(layer, "dilation", 1))) == {1}
+
+
+def _each(sizes: Any) -> tuple[int, ...]:
+    return (sizes,) if isinstance(sizes, int) else tuple(sizes)
 
 
 def fold_modules(graph: fx.GraphModule) -> int:

@@ -1,4 +1,7 @@
-"""Sparse-RS (Croce, Andriushchenko, Singh, Flammarion, Hein 2020, arXiv 2006.12834, algorithm 2): which entries change is searched."""
+"""Sparse-RS (Croce, Andriushchenko, Singh, Flammarion, Hein 2020, arXiv 2006.12834, algorithm 2): which entries change is searched.
+
+What the paper counts are pixels; here, as everywhere in l0, they are entries. The schedule's first stage lasts as long as Square's.
+"""
 
 import torch
 from torch import Tensor
@@ -14,6 +17,7 @@ from sparring.attacks.square import Propose, search
 from sparring.contract import attacks as contract
 
 _START, _PLACE, _SIDE = 1, 2, 3  # streams of randomness
+_TINY = 1e-9  # 0.29 of 100 is 29
 _PARTS = (1, 2, 4, 5, 6, 8, 10, 12, 15, 20)  # into which `share` is cut, stage after stage
 
 
@@ -38,7 +42,7 @@ def swaps(share: float) -> Propose:
         ball = problem.ball
         changed, corner = best != ball.centre, _corner(ball, key)
         free = ~changed & (corner != ball.centre)
-        count = torch.floor(share * ball.eps.floor().clamp(max=best[0].numel()) / parts.to(key.device)[stage]).clamp(min=1)
+        count = torch.floor(share * ball.eps.floor().clamp(max=best[0].numel()) / parts.to(key.device)[stage] + _TINY).clamp(min=1)
         count = torch.minimum(count, changed.flatten(1).sum(1))
         swapped = torch.minimum(count, free.flatten(1).sum(1))
         order = _order(key, ball)

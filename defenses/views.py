@@ -3,7 +3,8 @@
 The views share the model's weights; they differ in mode, in who may learn, and in whose running statistics a pass changes. So
 nothing is switched to and fro between passes, and a perturbation cannot leak a gradient into the weights, nor its statistics
 into the model. All passes of one update draw the same random numbers: dropout masks are equal in every view until `reseed`.
-In every view a ReLU waits for the max pooling that alone reads it, which changes no bit and is quicker.
+Where a trace holds all that a model does, a ReLU waits in them for the max pooling that alone reads it, which changes no bit and is
+quicker. They are made once: a model whose parts, device or mode change later needs views anew.
 """
 
 import copy
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparring.attacks.search import FOLDED, pooled, quicker
+from sparring.attacks.search import FOLDED, pooled, quicker, traceable
 from sparring.attacks.taps import by_taps
 
 
@@ -80,7 +81,7 @@ class Views:
 
     @cached_property
     def _live(self) -> nn.Module:
-        return pooled(_twin(self.model, frozen=False, apart=False)) or self.model
+        return (pooled(_twin(self.model, frozen=False, apart=False)) if traceable(self.model) else None) or self.model
 
     @cached_property
     def _quiet(self) -> nn.Module:
@@ -89,11 +90,11 @@ class Views:
 
     @cached_property
     def _masked(self) -> nn.Module:
-        return _frozen(_twin(self.model, frozen=True, apart=True))
+        return _sloped(_twin(self.model, frozen=True, apart=True))
 
     @cached_property
     def _still(self) -> nn.Module:
-        return _frozen(_twin(self.model, frozen=True, apart=False).eval())
+        return _sloped(_twin(self.model, frozen=True, apart=False).eval())
 
     def _fresh(self, twin: nn.Module) -> nn.Module:
         """A view with statistics of its own begins every update with the model's."""
@@ -101,14 +102,15 @@ class Views:
             with torch.no_grad():
                 for view in (self.__dict__.get("_quiet"), self.__dict__.get("_masked")):
                     if view is not None:
-                        models = dict(self.model.named_buffers())
-                        for name, own in view.named_buffers():
-                            own.data.copy_(models[name])  # past autograd, which may still hold the old ones for a backward pass
+                        own = dict(view.named_buffers())
+                        for name, models in self.model.named_buffers():
+                            if name in own:  # a trace leaves out what no pass reads
+                                own[name].data.copy_(models)  # past autograd, which may still hold the old ones for a backward pass
             self._stale = False
         return twin
 
 
-def _frozen(twin: nn.Module) -> nn.Module:
+def _sloped(twin: nn.Module) -> nn.Module:
     """What is made of it for slopes in x alone."""
     view = pooled(twin) or twin
     by_taps(view)

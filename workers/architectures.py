@@ -14,6 +14,8 @@ _SMALLEST = 4  # rows and columns of a picture that two poolings leave something
 class Standardised(nn.Module):
     """Rows of the data in; what follows sees them with mean 0 and deviation 1, channels first."""
 
+    traceable = True
+
     def __init__(self, body: nn.Module, x: Tensor, layout: Layout | None) -> None:
         """X (B, …): the rows to take mean and deviation from."""
         super().__init__()
@@ -30,6 +32,8 @@ class Standardised(nn.Module):
 
 class EEGNet(nn.Module):
     """EEGNet-8,2 (Lawhern et al. 2016, arXiv 1611.08024) on (channels, samples), without its constraints on the norm of weights."""
+
+    traceable = True
 
     def __init__(self, channels: int, samples: int, classes: int) -> None:
         """Kernels of half a second at 128 Hz."""

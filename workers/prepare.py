@@ -15,6 +15,8 @@ PASSES = 11
 class Prepared(nn.Module):
     """Rows in units and layout of the data in, logits out."""
 
+    traceable = True
+
     def __init__(self, loaded: Loaded, spec: ModelSpec, rows: tuple[int, ...], layout: Layout | None) -> None:
         """Wrap a loaded model.
 

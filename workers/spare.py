@@ -15,18 +15,19 @@ from pathlib import Path
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "PYTHONDONTWRITEBYTECODE")
 _WIDE = frozenset({"GenuineIntel", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
+"""What MKL wants of a processor for the wider instructions; on those of others it promises nothing."""
 
 
-def _strict() -> str:
+def strict(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """MKL's widest instructions whose sums hang neither on where a row lies nor on how many there are (its strict mode)."""
     try:
-        words = frozenset(Path("/proc/cpuinfo").read_text().split())
+        words = frozenset(cpuinfo.read_text().split())
     except OSError:
         words = frozenset()
     return "AVX512,STRICT" if words >= _WIDE else "AVX2,STRICT"
 
 
-ARITHMETIC = {"MKL_CBWR": _strict(), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+ARITHMETIC = {"MKL_CBWR": strict(), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """Makes a row's results independent of its place in a tile; recorded in every report."""
 _SPEED = {
     # One thread per process: rows are spread over processes instead. The allocator keeps its memory, which matters most of all.

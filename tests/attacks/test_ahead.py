@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sparring.attacks import windows
 from sparring.attacks.access import Scores, Target, ahead, near
 from sparring.attacks.search import search_copy
-from sparring.contract.attacks import Square
+from sparring.contract.attacks import SparseRS, Square
 
 TILE = 32
 SPEC = Square(queries=60, restarts=2)
@@ -46,6 +46,17 @@ def test_looks_ahead_change_no_bit(
     labels = target.labels(x)
     asked = problem(x, (labels + 1) % 5 if targeted else labels, norm, eps, (0.0, 1.0), stop=stop, targeted=targeted)
     found, one_by_one = attacked(SPEC, eps, target, asked), attacked(SPEC, eps, Spy(target, "score"), asked)
+    for name, got, wanted in zip(found._fields, found, one_by_one, strict=True):
+        assert torch.equal(got, wanted), name
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_looks_ahead_of_sparse_rs_change_no_bit(*, targeted: bool) -> None:
+    target, x = judged(3), pictures(5)
+    labels = target.labels(x)
+    asked = problem(x, (labels + 1) % 5 if targeted else labels, "l0", 6.0, (0.0, 1.0), targeted=targeted)
+    spec = SparseRS(queries=60, restarts=2)
+    found, one_by_one = attacked(spec, 6.0, target, asked), attacked(spec, 6.0, Spy(target, "score"), asked)
     for name, got, wanted in zip(found._fields, found, one_by_one, strict=True):
         assert torch.equal(got, wanted), name
 

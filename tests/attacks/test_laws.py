@@ -47,7 +47,7 @@ def test_stays_in_ball_and_bounds_with_zero_slack(
 ) -> None:
     model, x = cnn(), pictures()
     labels = target(model).labels(x)
-    eps *= 20 if norm == "l0" else 1  # entries
+    eps *= 40 if norm == "l0" else 1  # entries
     asked = problem(x, labels, norm, eps, bounds, stop=stop)
     outcome = attacked(spec, eps, target(model), asked)
     delta = outcome.x.double() - x.double()

@@ -169,6 +169,18 @@ def adds_in_place(model: "Remembering") -> None:
     model.passes += 1
 
 
+def appends(model: "Remembering") -> None:
+    model.seen.append(1)
+    model.passes = model.passes * 0 + len(model.seen)
+
+
+def behind_autograd(model: "Remembering") -> None:
+    if isinstance(model.passes, Tensor):
+        model.passes.data.add_(1)
+    else:
+        counts(model)
+
+
 class Remembering(Residual):
     """Multiplies by how many passes it has made."""
 
@@ -180,19 +192,20 @@ class Remembering(Residual):
             self.register_buffer("passes", passes)
         else:
             self.passes = passes
-        self.note = note
+        self.note, self.seen = note, list[int]()
 
     def forward(self, x: Tensor) -> Tensor:
         self.note(self)
         return super().forward(x) * self.passes
 
 
-@pytest.mark.parametrize("note", [counts, adds_in_place])
+@pytest.mark.parametrize("note", [counts, adds_in_place, behind_autograd, appends])
 @pytest.mark.parametrize("passes", [0, torch.zeros(())], ids=["attribute", "buffer"])
 def test_what_a_pass_leaves_for_the_next_is_left_by_every_pass(passes: int | Tensor, note: Callable[[Remembering], None]) -> None:
     model = lived(Remembering(copy.deepcopy(passes), note)).requires_grad_(False)
     search, _ = search_copy(model)
     assert model.passes == 0
+    assert model.seen == []
     x = torch.rand(3, 3, 8, 8)
     first, second = search(x), search(x)
     assert torch.equal(second, 2 * first)
@@ -231,6 +244,36 @@ def test_a_relu_waits_for_the_pooling_that_alone_reads_it(as_graph: bool, tmp_pa
     assert torch.equal(search(ours), plain(theirs))
     (one,), (other,) = torch.autograd.grad(search(ours).square().sum(), ours), torch.autograd.grad(plain(theirs).square().sum(), theirs)
     assert torch.equal(one, other)
+
+
+class Viewing(nn.Module):
+    """Clips a view in place, and reads what it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Linear(36, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        z = functional.max_pool2d(functional.relu(y.view(-1, 4, 6, 6), inplace=True), 2)
+        logits: Tensor = self.last(z.flatten(1)) + y.mean()
+        return logits
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Viewing,
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2, stride=1, padding=1, dilation=5), nn.Flatten()),
+    ],
+    ids=["in place on a view", "windows wholly in the padding"],
+)
+def test_a_relu_that_cannot_wait_does_not(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = make().eval().requires_grad_(False), torch.randn(4, 3, 8, 8)
+    search, done = search_copy(model)
+    assert "max pooling before ReLU" not in done
+    assert torch.allclose(search(x), model(x), atol=1e-5)
 
 
 def test_a_pooling_that_tells_its_indices_is_left_as_it_is() -> None:

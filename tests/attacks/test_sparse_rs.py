@@ -14,12 +14,12 @@ from sparring.contract.attacks import SparseRS
 BOUNDS = (0.0, 1.0)
 
 
-def linear(weight: Tensor) -> nn.Module:
-    """Two classes, the second of which gains by `weight` (d,)."""
+def linear(weight: Tensor, *, flat: bool = False) -> nn.Module:
+    """Two classes, the second of which gains by `weight` (d,); `flat` for pictures."""
     model = nn.Linear(len(weight), 2, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.stack((torch.zeros_like(weight), weight)))
-    return model
+    return nn.Sequential(nn.Flatten(), model) if flat else model
 
 
 def gains(weight: Tensor, x: Tensor, count: int) -> float:
@@ -60,6 +60,13 @@ def test_an_entry_at_a_limit_moves_to_the_other_and_one_without_limits_stays() -
     endless = problem(x, label, "l0", 9.0, None)
     assert torch.equal(placed(endless), x)
     assert torch.equal(swaps(0.3)(endless, x, random.keys(0, torch.arange(1)), torch.zeros(1, dtype=torch.int64)), x)
+
+
+def test_a_row_all_at_its_limits_ends_in_bounds_with_every_entry_moved() -> None:
+    x = torch.randint(0, 2, (3, 1, 4, 4)).float()
+    asked = problem(x, torch.zeros(3, dtype=torch.int64), "l0", 99.0, BOUNDS, stop=False)
+    outcome = catalogue.run(SparseRS(queries=20), 99.0, target(linear(torch.randn(16), flat=True)), asked)
+    assert torch.equal(outcome.x, 1 - x)
 
 
 def test_less_than_one_entry_is_none() -> None:

@@ -2,14 +2,18 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from defenses.cases import batch, convolutional, normed, same, tensors
 from torch import Tensor, nn
+from workers.orders import export
 
+from sparring.contract.specs import ModelSpec
 from sparring.defenses.perturb import pgd, slope
 from sparring.defenses.views import Views
+from sparring.workers.models import load_model
 
 functional = nn.functional
 
@@ -119,6 +123,55 @@ def test_relus_wait_for_pooling_and_no_bit_changes(view: str) -> None:
         assert all(torch.equal(one.grad, two.grad) for one, two in zip(model.parameters(), plain.parameters(), strict=True))  # type: ignore[arg-type]
     if view == "live":
         assert same(model, plain)
+
+
+class Wrapped(nn.Module):
+    """What a trace would lose of it: a plain tensor, a part that must not learn, a mean that is kept, and a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back, self.head, self.shift = pooled()[:-1], nn.Linear(6, 10), torch.tensor([0.1])
+        self.register_buffer("mean", torch.zeros(()))
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.mean().detach()
+        self.seen.append(len(x))
+        with torch.no_grad():
+            x = self.back(x - self.shift)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def test_a_model_of_which_a_trace_would_lose_something_is_trained_itself() -> None:
+    model, plain, x = Wrapped(), Wrapped(), batch().x
+    views = Views(model)
+    views.reseed(3)
+    torch.manual_seed(3)
+    expected, logits = plain(x), views.live(x)
+    assert torch.equal(logits, expected)
+    assert torch.equal(logits, views.quiet(x))
+    assert torch.equal(logits, views.masked(x))
+    torch.autograd.backward(logits.sum())
+    assert all(weight.grad is None for weight in model.back.parameters())
+    assert model.head.weight.grad is not None
+    assert (same(model, plain), model.seen) == (True, plain.seen)
+
+
+def test_an_uploaded_graph_is_trained_as_the_model_it_was_made_of(tmp_path: Path) -> None:
+    model, x = pooled(), batch().x
+    graph = load_model(export(model, tmp_path / "m.pt2"), "pt2", ModelSpec()).module
+    views, plain = Views(graph), pooled()
+    views.reseed(3)
+    torch.manual_seed(3)
+    expected, found = plain.train()(x), views.live(x)
+    torch.autograd.backward(found.square().sum())
+    torch.autograd.backward(expected.square().sum())
+    assert (poolings_of_relus(expected), poolings_of_relus(found)) == (2, 0)
+    assert torch.allclose(found, expected, atol=1e-6)
+    kept, known = graph.state_dict(), plain.state_dict()
+    assert all(torch.allclose(kept[name], known[name], atol=1e-6) for name in known if known[name].is_floating_point())
+    assert all(one.grad is not None for one in graph.parameters())
 
 
 def test_the_slope_is_that_of_cross_entropy_and_of_the_divergence() -> None:
