@@ -26,14 +26,19 @@ def _type(path: Path) -> str:
     return found[1].decode() if found and start.startswith(b"\x93NUMPY") else ""
 
 
-def check_bounds(path: Path, spec: DataSpec | None) -> None:
-    """UsageProblem for a dataset whose numbers mean nothing without bounds that nobody declared."""
+BY_FLAG = "--bounds 0,1 for images in [0, 1], --bounds none where any real number is legal"
+"""How bounds are declared on the command line."""
+
+
+def check_bounds(path: Path, spec: DataSpec | None, how: str = BY_FLAG) -> None:
+    """UsageProblem, saying `how` it is done, for a dataset whose numbers mean nothing without bounds that nobody declared."""
     spec = spec or DataSpec()
     stored = _type(path)
     if spec.bounds is not None or not stored or (stored == "u1" and spec.scale in (None, 1 / 255)):
         return
-    hint = "Declare them after scaling: --bounds 0,1 for images in [0, 1], --bounds none where any real number is legal"
-    raise UsageProblem(f"{path} holds {stored} values, whose lowest and highest legal value are not known", hint)
+    raise UsageProblem(
+        f"{path} holds {stored} values, whose lowest and highest legal value are not known", f"Declare them after scaling: {how}"
+    )
 
 
 def lacks_architecture(info: ModelInfo) -> tuple[str, str]:

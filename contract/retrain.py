@@ -89,8 +89,9 @@ class Retrain(Frozen):
             return self.threats
         balls: list[Adversarial] = [defense for defense in self.defenses if isinstance(defense, Adversarial)] or [Adversarial()]
         norms: tuple[Norm, ...] = get_args(Norm)
-        radii = sorted({(norms.index(ball.norm), ball.radius(span)) for ball in balls})
-        return tuple(Threat(norm=norms[norm], eps=radius) for norm, radius in radii if radius) or (Threat(norm="linf", eps=span * 8 / 255),)
+        written = {(norms.index(ball.norm), ball.radius(span)): ball.eps for ball in balls}
+        found = tuple(Threat(norm=norms[at], eps=written[at, radius] or radius) for at, radius in sorted(written) if radius)
+        return found or (Threat(norm="linf", eps=span * 8 / 255),)
 
     def needs(self) -> dict[str, Need]:
         """Uploads it needs beside its model and its data, each under a name of its own."""

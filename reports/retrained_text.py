@@ -38,10 +38,10 @@ def headline(report: RetrainReport) -> str:
     """The defense that is handed on, in a line."""
     best = report.best
     told = "; ".join(
-        f"robust accuracy {text.rate(after.worst)} under {text.threat_text(after.threat)}, before {text.rate(before.worst)}"
+        f"robust accuracy {text.percent(after.worst)} under {text.threat_text(after.threat)}, before {text.percent(before.worst)}"
         for before, after in zip(report.before.threats, best.after.threats, strict=True)
     )
-    return f"{best.name}: {told}; clean accuracy {text.rate(best.after.clean)}, before {text.rate(report.before.clean)}"
+    return f"{best.name}: {told}; clean accuracy {text.percent(best.after.clean)}, before {text.percent(report.before.clean)}"
 
 
 def change_text(paired: Paired, unit: str = " points") -> str:

@@ -47,7 +47,7 @@ def test_a_model_goes_in_and_a_better_one_comes_back(sparring, files, worker, se
     for name, artifact in (("new.pt2", "model.pt2"), ("new.safetensors", "model.safetensors"), ("rows.npz", "test.npz")):
         assert (tmp_path / name).read_bytes() == TRAINED[artifact]
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("pgd: robust accuracy 82.0 % under linf 4/255, before 64.0 %")
+    assert lines[0].startswith("pgd: robust accuracy 82.0 % [79.5, 84.3] under linf 4/255, before 64.0 % [61.0, 66.9]")
     assert any("Use the model that pgd gave." in line for line in lines)
     assert any(line.startswith("as uploaded") for line in lines)
     job = submitted(served)

@@ -1,7 +1,9 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from junitparser import JUnitXml
 
@@ -94,6 +96,16 @@ def test_data_without_rows_are_nothing_evaluated(gate, policy, worker):
     assert done.code == 3
     assert done.out[0].startswith("NOTHING EVALUATED:")
     assert json.loads(Path("v.json").read_text())["rules"][0]["status"] == "not_applied"
+
+
+def test_numbers_without_bounds_are_told_with_the_line_that_lacks_them(gate, policy):
+    name = policy(CLEAN)
+    np.savez("data.npz", x=np.zeros((2, 1, 8, 8), np.float32), y=np.zeros(2, int))
+    done = gate(name)
+    assert done.code == 4
+    assert "data.npz holds f4 values, whose lowest and highest legal value are not known" in done.err
+    assert re.search(r"bounds: \[0, 1\] under data \(gate\.yaml:\d+\)", done.err)
+    assert "--bounds" not in done.err
 
 
 def test_a_service_that_is_not_there(gate, policy):
