@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
-from sparring.attacks.taps import by_taps, held
+from sparring.attacks.taps import by_taps, each, held
 
 FOLDED = "batch norm folded"
 _CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
@@ -129,15 +129,15 @@ def _traced(module: nn.Module) -> fx.GraphModule | None:
 
 def _memory(module: nn.Module) -> Callable[[], bool]:
     """Note what its parts keep from pass to pass. Who calls what is returned puts it back, and learns whether anything had changed."""
-    held = [each for part in module.modules() for each in (vars(part), *vars(part).values()) if isinstance(each, (dict, list, set))]
-    noted = [(each, copy.copy(each)) for each in held]
+    kept = [one for part in module.modules() for one in (vars(part), *vars(part).values()) if isinstance(one, (dict, list, set))]
+    noted = [(one, copy.copy(one)) for one in kept]
     values = [(buffer, buffer.clone()) for buffer in module.buffers()]
 
     def back() -> bool:
-        changed = [(each, was) for each, was in noted if not _identical(each, was)]
-        for each, was in changed:
-            each.clear()
-            each.extend(was) if isinstance(each, list) else each.update(was)
+        changed = [(one, was) for one, was in noted if not _identical(one, was)]
+        for one, was in changed:
+            one.clear()
+            one.extend(was) if isinstance(one, list) else one.update(was)
         other = [(buffer, was) for buffer, was in values if not torch.equal(buffer, was)]
         for buffer, value in other:
             buffer.data.copy_(value)
@@ -198,15 +198,10 @@ def _in_place(relu: fx.Node, layers: dict[str, nn.Module]) -> bool:
 
 def _usual(pool: fx.Node, layers: dict[str, nn.Module]) -> bool:
     """It does not tell where its largest numbers were, and none of its windows can lie wholly in the padding, as dilated ones can."""
-    if len(pool.args) > 4 or {"return_indices", "dilation"} & pool.kwargs.keys():
-        rest = dict(zip(("dilation", "ceil_mode", "return_indices"), pool.args[4:], strict=False)) | pool.kwargs
-        return not rest.get("return_indices") and set(_each(rest.get("dilation", 1))) == {1}
     layer = layers.get(str(pool.target))
-    return not getattr(layer, "return_indices", False) and set(_each(getattr(layer, "dilation", 1))) == {1}
-
-
-def _each(sizes: Any) -> tuple[int, ...]:
-    return (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    told: dict[str, Any] = dict(zip(("dilation", "ceil_mode", "return_indices"), pool.args[4:], strict=False)) | pool.kwargs
+    dilation = told.get("dilation", getattr(layer, "dilation", 1))
+    return set(each(dilation, 1)) == {1} and not told.get("return_indices", getattr(layer, "return_indices", False))
 
 
 def fold_modules(graph: fx.GraphModule) -> int:

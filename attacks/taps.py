@@ -40,7 +40,7 @@ def convolution(
         return _CONVOLUTIONS[axes](x, weight, bias, stride, padding, dilation, groups)
     if has_torch_function_unary(x):  # whoever watches the model sees one call
         return handle_torch_function(convolution, (x,), x, weight, bias, stride, padding, dilation, groups)
-    return _Taps.apply(x, weight, bias, _each(stride, axes), _each(padding, axes))  # type: ignore[no-any-return, no-untyped-call]
+    return _Taps.apply(x, weight, bias, each(stride, axes), each(padding, axes))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _forward(self: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -86,7 +86,7 @@ def by_taps(model: nn.Module) -> int:
 
 def _suits(channels: int, dilation: Sizes, groups: int) -> bool:
     """Few channels, all of them seen by every output, through taps that lie side by side."""
-    return channels <= _FEW and groups == 1 and set(_each(dilation, 1)) == {1}
+    return channels <= _FEW and groups == 1 and set(each(dilation, 1)) == {1}
 
 
 def _few(layer: Any) -> bool:
@@ -140,6 +140,7 @@ def _slope(ctx: Any, weight: Tensor, slope: Tensor) -> Tensor:
     return whole[:, :, *inner].transpose(0, 1)
 
 
-def _each(sizes: Sizes, axes: int) -> tuple[int, ...]:
+def each(sizes: Sizes, axes: int) -> tuple[int, ...]:
+    """The size along each of so many axes, of which one may stand for all."""
     every = (sizes,) if isinstance(sizes, int) else tuple(sizes)
     return every * axes if len(every) == 1 else every

@@ -26,18 +26,18 @@ def _type(path: Path) -> str:
     return found[1].decode() if found and start.startswith(b"\x93NUMPY") else ""
 
 
-BY_FLAG = "--bounds 0,1 for images in [0, 1], --bounds none where any real number is legal"
-"""How bounds are declared on the command line."""
+_BY_FLAG = "--bounds 0,1 for images in [0, 1], --bounds none where any real number is legal"
 
 
-def check_bounds(path: Path, spec: DataSpec | None, how: str = BY_FLAG) -> None:
-    """UsageProblem, saying `how` it is done, for a dataset whose numbers mean nothing without bounds that nobody declared."""
+def check_bounds(path: Path, spec: DataSpec | None, how: str | None = None) -> None:
+    """UsageProblem for a dataset whose numbers mean nothing without bounds that nobody declared; `how` says how, unless by flags."""
     spec = spec or DataSpec()
     stored = _type(path)
     if spec.bounds is not None or not stored or (stored == "u1" and spec.scale in (None, 1 / 255)):
         return
     raise UsageProblem(
-        f"{path} holds {stored} values, whose lowest and highest legal value are not known", f"Declare them after scaling: {how}"
+        f"{path} holds {stored} values, whose lowest and highest legal value are not known",
+        f"Declare them after scaling: {how or _BY_FLAG}",
     )
 
 

@@ -33,8 +33,6 @@ class Standardised(nn.Module):
 class EEGNet(nn.Module):
     """EEGNet-8,2 (Lawhern et al. 2016, arXiv 1611.08024) on (channels, samples), without its constraints on the norm of weights."""
 
-    traceable = True
-
     def __init__(self, channels: int, samples: int, classes: int) -> None:
         """Kernels of half a second at 128 Hz."""
         super().__init__()

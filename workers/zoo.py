@@ -39,8 +39,6 @@ def build(arch: Arch, state: State) -> Built:
 class Mlp(nn.Module):
     """Linear layers with ReLU between them; rows are flattened first. Layers keep the names they had."""
 
-    traceable = True
-
     def __init__(self, layers: dict[str, tuple[int, int, bool]]) -> None:
         """`layers`: name to (inputs, outputs, has a bias), in order."""
         super().__init__()
@@ -88,8 +86,6 @@ class LeNet5(nn.Module):
 class Block(nn.Module):
     """Two 3x3 convolutions with batch norm, and the input added to them."""
 
-    traceable = True
-
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         """Channels in and out; a stride or a change of channels puts a 1x1 convolution on the shortcut."""
         super().__init__()
@@ -109,8 +105,6 @@ class Block(nn.Module):
 
 class ResNet18(nn.Module):
     """ResNet-18 for small images: a 3x3 stem and no pooling before the blocks."""
-
-    traceable = True
 
     def __init__(self, channels: int, width: int, classes: int) -> None:
         """`width`: channels of the first blocks, doubled three times."""

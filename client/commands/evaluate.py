@@ -49,10 +49,19 @@ Replay = Annotated[list[str] | None, typer.Option(help=_REPLAY, show_default=Fal
 class Sides:
     """Model and data as the command line names them: each an id, or a file with what is declared about it.
 
-    Other rows that the job needs, by their field of it, are declared as the data are.
+    Other rows that the job needs, by their field of it, are declared as the data are. `bounds_by` says how bounds are declared, where
+    that is not the command line.
     """
 
-    def __init__(self, model: str, data: str, model_spec: "ModelSpec | None", data_spec: "DataSpec | None", **others: str | None) -> None:
+    def __init__(
+        self,
+        model: str,
+        data: str,
+        model_spec: "ModelSpec | None",
+        data_spec: "DataSpec | None",
+        bounds_by: str | None = None,
+        **others: str | None,
+    ) -> None:
         from sparring.errors import UsageProblem
         from sparring.parsing import reference
         from sparring.peek import check_bounds
@@ -69,7 +78,7 @@ class Sides:
                 said = ", ".join(declared.model_fields_set)
                 raise UsageProblem(f"{ref} is uploaded already: its {said} cannot be declared now", f"Leave out {flags}, or give the file")
         if not self.data_ref:
-            check_bounds(Path(data), data_spec)
+            check_bounds(Path(data), data_spec, bounds_by)
         for given, ref in self.others.values():
             if not ref:
                 check_bounds(Path(given), data_spec)

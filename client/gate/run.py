@@ -24,7 +24,6 @@ from sparring.gate.baselines import accepted, load, save
 from sparring.gate.judge import Evidence, judge, unjudged
 from sparring.gate.policy import Read
 from sparring.outputs import Output, write
-from sparring.peek import check_bounds
 from sparring.progress import cancelled_if_interrupted, follow
 from sparring.reports import text
 from sparring.sdk import Client
@@ -126,13 +125,10 @@ def baseline_file(read: Read) -> Path:
 def _sides(wanted: Wanted) -> Sides:
     policy, folder = wanted.read.policy, wanted.read.folder
     model = wanted.model or policy.model.ref or str(folder / (policy.model.path or ""))
-    data, meaning = policy.data.ref or str(folder / (policy.data.path or "")), _spec(DataSpec, policy.data)
-    if not policy.data.ref:
-        at = f"{wanted.read.path}:{wanted.read.line('data')}"
-        check_bounds(
-            Path(data), meaning, f"bounds: [0, 1] under data ({at}) for images in [0, 1], bounds: none where any real number is legal"
-        )
-    return Sides(model, data, _spec(ModelSpec, policy.model), meaning)
+    data = policy.data.ref or str(folder / (policy.data.path or ""))
+    at = f"{wanted.read.path}:{wanted.read.line('data')}"
+    how = f"bounds: [0, 1] under data ({at}) for images in [0, 1], bounds: none where any real number is legal"
+    return Sides(model, data, _spec(ModelSpec, policy.model), _spec(DataSpec, policy.data), bounds_by=how)
 
 
 def _spec(kind: type[Spec], source: ModelSource | DataSource) -> Spec | None:

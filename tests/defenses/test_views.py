@@ -8,6 +8,7 @@ import pytest
 import torch
 from defenses.cases import batch, convolutional, normed, same, tensors
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from workers.orders import export
 
 from sparring.contract.specs import ModelSpec
@@ -63,14 +64,21 @@ def test_slopes_reach_the_weights_where_they_shall_and_nowhere_else() -> None:
     assert x.grad is not None
 
 
-def by_taps(out: Tensor) -> bool:
-    """Whether a slope from here on comes by a convolution of few channels that is taken tap by tap."""
-    found, waiting = False, [out.grad_fn]
+def behind(out: Tensor) -> set[Node]:
+    """Every step on the way from the weights and the rows."""
+    found: set[Node] = set()
+    waiting = [out.grad_fn]
     while waiting:
         node = waiting.pop()
-        found |= "Taps" in str(node)
-        waiting += [before for before, _ in node.next_functions if before is not None]
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [before for before, _ in node.next_functions]
     return found
+
+
+def by_taps(out: Tensor) -> bool:
+    """Whether a slope from here on comes by a convolution of few channels that is taken tap by tap."""
+    return any("Taps" in str(node) for node in behind(out))
 
 
 def test_slopes_are_taken_tap_by_tap_where_weights_do_not_learn() -> None:
@@ -93,13 +101,8 @@ def pooled() -> nn.Module:
 
 
 def poolings_of_relus(out: Tensor) -> int:
-    nodes, waiting = set(), [out.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in nodes:
-            nodes.add(node)
-            waiting += [before for before, _ in node.next_functions]
-    return sum(before.name().startswith("Relu") for node in nodes if "Pool" in node.name() for before, _ in node.next_functions)
+    pools = [node for node in behind(out) if "Pool" in node.name()]
+    return sum(before is not None and before.name().startswith("Relu") for node in pools for before, _ in node.next_functions)
 
 
 @pytest.mark.parametrize("view", ["live", "quiet", "masked", "still"])
