@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
-from sparring.attacks.taps import by_taps, each, held
+from sparring.attacks.convolutions import each, held, quick_slopes
 
 FOLDED = "batch norm folded"
 _CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
@@ -65,7 +65,7 @@ def quicker(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     The model is not to be used any more. What is made of it shares its memory, but for batch norms that were folded.
     """
     search, said = _prepared(model, _rewritten)
-    return search, (*said, *(("slopes of few channels tap by tap",) if by_taps(search) else ()))
+    return search, (*said, *(("quicker slopes of few channels",) if quick_slopes(search) else ()))
 
 
 def pooled(model: nn.Module) -> nn.Module | None:

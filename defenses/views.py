@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sparring.attacks.convolutions import quick_slopes
 from sparring.attacks.search import FOLDED, pooled, quicker, traceable
-from sparring.attacks.taps import by_taps
 
 
 class Views:
@@ -113,7 +113,7 @@ class Views:
 def _sloped(twin: nn.Module) -> nn.Module:
     """What is made of it for slopes in x alone."""
     view = pooled(twin) or twin
-    by_taps(view)
+    quick_slopes(view)
     return view
 
 
