@@ -1,5 +1,6 @@
 """What a user declares about an upload: how the model reads its input, and what the data's numbers mean."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
@@ -16,6 +17,8 @@ DataFormat = Literal["npz"]
 _MOST_CHANNELS = 900
 """Both lists in full length still fit into the address of an upload, which may be 64 KiB long."""
 Bounds = tuple[float, float] | Literal["none"] | None
+NPY_HEADER = 4096
+"""Bytes of a .npy array in which its type stands."""
 
 
 class ModelReading(Frozen):
@@ -69,3 +72,13 @@ class DataSpec(Frozen):
         if isinstance(bounds, tuple) and not bounds[0] < bounds[1]:
             raise ValueError(f"the bounds are the wrong way round or empty: {bounds[0]} is not below {bounds[1]}")
         return bounds
+
+    def lacks_bounds(self, array: bytes) -> str:
+        """The type of the numbers, such as `f4`, of an array that begins with these bytes and means nothing without bounds; else empty.
+
+        `array`: the first NPY_HEADER bytes of a .npy. Empty as well where its type cannot be told.
+        """
+        found = re.search(rb"'descr': '[<>|=]?([a-zA-Z]\d+)'", array) if array.startswith(b"\x93NUMPY") else None
+        stored = found[1].decode() if found else ""
+        told = self.bounds is not None or (stored == "u1" and self.scale in (None, 1 / 255))
+        return "" if told else stored

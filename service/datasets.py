@@ -1,5 +1,6 @@
 """Datasets: uploaded as raw bytes, listed, downloaded, deleted."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -24,14 +25,19 @@ class DatasetQuery(UploadQuery, DataSpec):
 
     name: Name = "dataset"
 
+    @property
+    def declared(self) -> DataSpec:
+        """What its numbers mean."""
+        return DataSpec(**self.model_dump(include=set(DataSpec.model_fields)))
+
 
 @router.post("", status_code=201, summary="Upload a dataset", openapi_extra=raw_body("data.npz"))
 async def upload_dataset(
     context: Ctx, project: Project, query: Annotated[DatasetQuery, Query()], request: Request, response: Response
 ) -> DatasetInfo:
-    """Takes an .npz archive with `x` and, if there are labels, `y` as the raw body. Float data must declare its bounds."""
-    blob, found = await accept(request, context, sniff_data, query.sha256)
-    spec = DataSpec(**query.model_dump(include=set(DataSpec.model_fields)))
+    """Takes an .npz archive with `x` and, if there are labels, `y` as the raw body. Float data that do not declare bounds are refused."""
+    spec = query.declared
+    blob, found = await accept(request, context, partial(sniff_data, spec=spec), query.sha256)
     info = await run_in_threadpool(
         uploads.add_dataset, context.engine, project=project, name=query.name, blob=blob, format=found, spec=spec
     )

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from sparring.contract.specs import DataFormat, ModelFormat
+from sparring.contract.specs import NPY_HEADER, DataFormat, DataSpec, ModelFormat
 from sparring.storage.zips import Malformed, Rejected, Unsafe, directory, stream
 
-__all__ = ["HEAD", "Malformed", "Rejected", "Unsafe", "sniff_data", "sniff_model"]
+__all__ = ["HEAD", "Malformed", "Rejected", "Undeclared", "Unsafe", "sniff_data", "sniff_model"]
 
 HEAD = 512
 """Bytes of the file's beginning that a caller should hand over."""
@@ -25,6 +25,13 @@ EXPORT = (
     "or upload weights alone (safetensors, or torch.save(model.state_dict())) and name their architecture."
 )
 SAVE = "Write it with numpy.savez('data.npz', x=images, y=labels)."
+BOUNDS = "Declare the bounds after scaling: 0,1 for images in [0, 1], none where any real number is legal."
+
+
+class Undeclared(Rejected):
+    """Numbers of which nobody has said what they mean."""
+
+    code = "bounds_undeclared"
 
 
 def sniff_model(head: bytes, path: Path) -> ModelFormat:
@@ -52,10 +59,11 @@ def sniff_model(head: bytes, path: Path) -> ModelFormat:
     raise Malformed("this is no model format Sparring knows", EXPORT)
 
 
-def sniff_data(head: bytes, path: Path) -> DataFormat:
-    """Format of an uploaded dataset; `head` as for sniff_model.
+def sniff_data(head: bytes, path: Path, spec: DataSpec) -> DataFormat:
+    """Format of an uploaded dataset; `head` as for sniff_model, `spec` what is declared of it.
 
-    Raises Unsafe for pickles, Malformed for anything else that is no .npz with a member x.npy and at most y.npy beside it.
+    Raises Unsafe for pickles, Malformed for anything else that is no .npz with a member x.npy and at most y.npy beside it, Undeclared
+    where x needs bounds.
     """
     if not head:
         raise Malformed("the file is empty", SAVE)
@@ -65,11 +73,15 @@ def sniff_data(head: bytes, path: Path) -> DataFormat:
         raise Malformed("this is a single array (.npy)", f"A dataset is an .npz archive. {SAVE}")
     if head[:4] != b"PK\3\4":
         raise Malformed("this is no .npz archive", SAVE)
-    members = set(directory(path))
+    members = directory(path)
     if "x.npy" not in members:
-        raise Malformed(f"the archive has no array x; it holds {_names(members)}", SAVE)
-    if extra := members - {"x.npy", "y.npy"}:
+        raise Malformed(f"the archive has no array x; it holds {_names(set(members))}", SAVE)
+    if extra := set(members) - {"x.npy", "y.npy"}:
         raise Malformed(f"the archive holds more than x and y: {_names(extra)}", SAVE)
+    with ZipFile(path) as archive:
+        stored = spec.lacks_bounds(next(stream(archive, members["x.npy"]), b"")[:NPY_HEADER])
+    if stored:
+        raise Undeclared(f"x holds {stored} values, whose lowest and highest legal value are not known", BOUNDS)
     return "npz"
 
 

@@ -1,12 +1,12 @@
 """Pages of datasets: the list, one dataset, the upload."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from sparring.contract.resources import DatasetInfo
-from sparring.contract.specs import DataSpec
 from sparring.service import datasets as api
 from sparring.service.pages import PageQuery
 from sparring.service.uploads import keep
@@ -42,8 +42,8 @@ async def upload_dataset(page: Seen, request: Request) -> Response:
 
     async def store(intake: Intake) -> DatasetInfo:
         query = api.DatasetQuery.model_validate(intake.given)
-        blob, found = await keep(intake.pieces, page.context, sniff_data)
-        spec = DataSpec(**query.model_dump(include=set(DataSpec.model_fields)))
+        spec = query.declared
+        blob, found = await keep(intake.pieces, page.context, partial(sniff_data, spec=spec))
         return await run_in_threadpool(
             uploads.add_dataset, page.context.engine, project=page.project, name=query.name, blob=blob, format=found, spec=spec
         )

@@ -86,6 +86,16 @@ def test_what_is_no_model_is_refused_and_not_kept(shared: Served, body: bytes, k
     assert shared.http.get("/v1/models").json()["items"] == []
 
 
+def test_data_without_the_bounds_that_it_needs_are_refused_and_not_kept(served: Served) -> None:
+    floats = npz(b"\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }")
+    answer = served.http.post("/v1/datasets", content=floats)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:sparring:problem:bounds_undeclared")
+    assert "f4 values" in answer.json()["detail"]
+    assert "0,1" in answer.json()["hint"]
+    assert served.stored() == []
+    assert served.http.post("/v1/datasets?bounds=0,1", content=floats).status_code == 201
+
+
 def test_a_digest_that_does_not_match_stores_nothing(served: Served) -> None:
     answer = served.http.post("/v1/models", params={"sha256": "0" * 64}, content=pt2())
     assert answer.status_code == 422

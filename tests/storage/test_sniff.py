@@ -5,9 +5,11 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 
-from sparring.storage.sniff import HEAD, Malformed, Rejected, Unsafe, sniff_data, sniff_model
+from sparring.contract.specs import DataSpec
+from sparring.storage.sniff import HEAD, Malformed, Rejected, Undeclared, Unsafe, sniff_data, sniff_model
 from sparring.storage.zips import MAX_DIRECTORY
 
 LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e8002") + bytes(40)
@@ -41,10 +43,10 @@ STATE = ("archive/data.pkl", "archive/data/0", "archive/version")
 def sniffed(tmp_path):
     """`sniffed(sniff, content)`: the answer to a file of this content, whatever its name says."""
 
-    def sniff(how, content: bytes):
+    def sniff(how, content: bytes, spec: DataSpec | None = None):
         path = tmp_path / "upload.txt"
         path.write_bytes(content)
-        return how(content[:HEAD], path)
+        return how(content[:HEAD], path, spec or DataSpec()) if how is sniff_data else how(content[:HEAD], path)
 
     return sniff
 
@@ -149,6 +151,20 @@ def test_what_is_no_dataset_is_refused_with_the_way_to_write_one(content, told, 
     with pytest.raises(Malformed) as refused:
         sniffed(sniff_data, content)
     assert told in refused.value.message + refused.value.hint
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_numbers_that_nobody_declared_bounds_of_are_refused(save, sniffed):
+    def saved(dtype: str) -> bytes:
+        save(file := io.BytesIO(), x=np.zeros((2, 3), dtype))
+        return file.getvalue()
+
+    assert sniffed(sniff_data, saved("u1")) == "npz"
+    for dtype, spec in (("<f4", None), (">f8", None), ("i2", None), ("u1", DataSpec(scale=1.0))):
+        with pytest.raises(Undeclared, match=f"x holds {dtype.lstrip('<>')} values, whose lowest and highest legal value") as refused:
+            sniffed(sniff_data, saved(dtype), spec)
+        assert "0,1 for images" in refused.value.hint
+        assert sniffed(sniff_data, saved(dtype), DataSpec(bounds="none")) == "npz"
 
 
 def test_a_pickled_dataset_is_refused(sniffed):
