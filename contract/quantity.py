@@ -29,6 +29,14 @@ def value(quantity: float | str) -> float:
     return float(quantity)
 
 
+def as_written(number: float) -> str:
+    """The number, to the last bit, as one would write it: `0.1`, or `8/255` where no short decimal is the same."""
+    short, steps = f"{number:g}", round(255 * number)
+    if float(short) == number:
+        return short
+    return f"{steps}/255" if number == steps / 255 else str(number)
+
+
 def _quantity(given: Any) -> float | str:
     if isinstance(given, bool) or not isinstance(given, (int, float, str)):
         raise ValueError(_WANTED)

@@ -13,6 +13,7 @@ from sparring.contract.early import Stood
 from sparring.contract.fields import Ident, Sha256
 from sparring.contract.gate import Branch
 from sparring.contract.jobs import Evaluate
+from sparring.contract.quantity import as_written
 from sparring.contract.report import Count, Finding, Report
 from sparring.contract.resources import Name
 from sparring.contract.threat import Norm, Threat
@@ -41,7 +42,9 @@ class ThreatIdentity(Frozen):
 
 
 def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, float):
+        return as_written(value)
+    return ", ".join(map(_shown, value)) if isinstance(value, tuple) else str(value)
 
 
 def threat_identity(report: Report, threat: Threat) -> ThreatIdentity:

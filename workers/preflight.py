@@ -46,6 +46,7 @@ def preflight(order: Order, device: torch.device, tile: int, enquire: Enquire | 
     datasets.check(bench.data, scores.shape[1], count)
     findings = [
         *beyond_bounds(order.job, bench.data),
+        *_fewer(order.job, bench.data),
         *bench.loaded.findings,
         *corruptions.left_out(order.job, bench.data.row_shape, bench.data.spec),
     ]
@@ -170,6 +171,16 @@ def beyond_bounds(job: Evaluate | Craft, data: datasets.Dataset) -> Iterator[Fin
                 else "eps is in units of the data: give a smaller one, or correct bounds and scale.",
                 evidence={"norm": threat.norm, "eps": threat.radius, "largest_distance": diameter[threat.norm]},
             )
+
+
+def _fewer(job: Evaluate | Craft, data: datasets.Dataset) -> Iterator[Finding]:
+    if job.rows and job.rows > len(data):
+        yield Finding(
+            code="fewer_rows",
+            message=f"The job asks for {job.rows:,} rows, and the data has {len(data):,}: all of them are taken.",
+            hint="The intervals are those of the rows there are. If the data should have more, look at what was uploaded.",
+            evidence={"asked": job.rows, "rows": len(data)},
+        )
 
 
 def _left_out(job: Evaluate | Craft, facts: Facts) -> Iterator[Finding]:

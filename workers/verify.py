@@ -11,6 +11,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from sparring.reports.rows import Row, outcomes, read_csv
 from sparring.storage import zips
 from sparring.workers import course
 from sparring.workers.bench import Bench, aim, open_bench
-from sparring.workers.errors import Refused
+from sparring.workers.errors import Refused, shown
 
 HOLDS, FAILS, UNCHECKED = 0, 1, 2
 BORDERLINE = 1e-4
@@ -115,6 +116,7 @@ def _checked(path: Path, folder: Path) -> dict[str, Any]:
 
 def _unpacked(path: Path, folder: Path) -> dict[str, str]:
     """The members as files, and their digests by name; each must be in the manifest and as it says."""
+    _check_kind(path)
     try:
         members = zips.directory(path)
         zips.verify(path, members, frozenset({ZIP_STORED, ZIP_DEFLATED}))
@@ -129,7 +131,7 @@ def _unpacked(path: Path, folder: Path) -> dict[str, str]:
     except zips.Rejected as error:
         raise Tampered(error.message) from error
     if missing := sorted(_NEEDED - digests.keys()):
-        raise Tampered(f"{missing[0]} is missing: this is no report.zip, or not a whole one")
+        raise Tampered(f"{missing[0]} is missing: this is not the whole of a report.zip")
     try:
         listed = json.loads((folder / "manifest.json").read_bytes())["files"]
     except (ValueError, KeyError, TypeError) as error:
@@ -138,6 +140,18 @@ def _unpacked(path: Path, folder: Path) -> dict[str, str]:
     if other := sorted(name for name in own.keys() | listed.keys() if own.get(name) != listed.get(name)):
         raise Tampered(f"{', '.join(other)} is not what the manifest lists")
     return own
+
+
+def _check_kind(path: Path) -> None:
+    """Refused for what never was a report.zip: neither report nor manifest is in it, or it is no zip at all."""
+    hint = "Give a report.zip, as `sparring report export JOB -o report.zip` writes it."
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            raise Refused("unsupported", f"{path} is no zip archive, so that it claims nothing", hint=hint)
+    with suppress(zips.Rejected):  # one that is damaged is looked at more closely
+        if not {"manifest.json", "report.json"} & (members := zips.directory(path)).keys():
+            held = ", ".join(map(shown, sorted(members)[:3])) or "nothing"
+            raise Refused("unsupported", f"{path} is no report.zip: it holds {held}", hint=hint)
 
 
 def _written(chunks: Iterator[bytes], path: Path) -> str:

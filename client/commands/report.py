@@ -23,6 +23,8 @@ def show_report(job: o.Job, as_json: o.Json = False) -> None:
 @app.command("open")
 def open_report(job: o.Job) -> None:
     """Download the report's page and open it in a browser."""
+    import webbrowser
+
     from sparring import local, show
     from sparring.errors import UsageProblem
 
@@ -35,7 +37,8 @@ def open_report(job: o.Job) -> None:
     with local.service() as client:
         page = client.jobs.artifact(job, "report.html", folder / f"{job}.html")
     show.tell(str(page))
-    typer.launch(page.as_uri())
+    if not webbrowser.open(page.as_uri()):
+        show.say("no browser was found on this machine: open the file in one of yours")
 
 
 @app.command("export")

@@ -1,5 +1,7 @@
 """`sparring` itself: every command under its name."""
 
+from typing import Annotated
+
 import typer
 
 from sparring.commands import (
@@ -26,7 +28,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="The opponent a model trains against: how robust is it?",
 )
 for command in (
     *(evaluate.evaluate, evaluate.craft, certify.certify, retrain.retrain, matrix.matrix, compare.compare, verify.verify),
@@ -51,3 +52,16 @@ def version() -> None:
     from sparring import __version__
 
     typer.echo(f"sparring {__version__}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def sparring(
+    shown: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """The opponent a model trains against: how robust is it?"""

@@ -32,16 +32,19 @@ def verify(
         last = "\n".join(ended.stderr.strip().splitlines()[-3:])
         hint = "It needs what attacks need: pip install 'sparring[worker]', and sparring[onnx] for ONNX models"
         raise SparringError(f"{report} could not be checked:\n{last}", hint) from None
-    typer.echo(json.dumps(told, indent=2)) if as_json else _show(told)
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
     if told["code"] == SparringError.exit_code:
         raise SparringError(told["message"], told["hint"])
+    if not as_json:
+        _show(told)
     raise typer.Exit(told["code"])
 
 
 def _show(told: dict[str, Any]) -> None:
     from sparring import show
 
-    show.tell(f"{('HOLDS', 'DOES NOT HOLD', 'COULD NOT BE CHECKED')[told['code']]}: {told['message']}")
+    show.tell(f"{('HOLDS', 'DOES NOT HOLD')[told['code']]}: {told['message']}")
     if "checks" in told:
         rows = [
             (each["threat"], each["claimed"], each["confirmed"], each["borderline"], each["failed"], ", ".join(each["refuted"]))

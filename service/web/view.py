@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import sparring
+from sparring.contract.quantity import as_written
 from sparring.contract.resources import KeyInfo
 from sparring.reports import text
 from sparring.service import auth
@@ -58,7 +59,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     pages.filters |= {name: getattr(text, name) for name in _SAID}
-    pages.filters |= {"moment": _moment, "path": lambda part: quote(str(part), safe="")}
+    pages.filters |= {"moment": _moment, "as_written": as_written, "path": lambda part: quote(str(part), safe="")}
     pages.globals |= {"navigation": NAVIGATION, "version": sparring.__version__, "asset": asset, "STATES": STATES}
     return pages
 

@@ -41,7 +41,8 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "arguments", [("attacks", "list"), ("attacks", "show", "pgd"), ("suites", "list"), ("suites", "show", "quick"), ("version",)]
+    "arguments",
+    [("attacks", "list"), ("attacks", "show", "pgd"), ("suites", "list"), ("suites", "show", "quick"), ("version",), ("--version",)],
 )
 def test_what_needs_no_service_asks_none(sparring, arguments):
     done = sparring(*arguments, url="http://127.0.0.1:1")
@@ -275,12 +276,14 @@ def test_jobs_and_reports_by_hand(sparring, files, worker, tmp_path, monkeypatch
     assert (tmp_path / "again.csv").read_bytes() == FILES["rows.csv"]
     assert [one["id"] for one in json.loads(sparring("jobs", "list", "--json").stdout)] == [job]
     opened = []
-    monkeypatch.setattr("typer.launch", opened.append)
+    monkeypatch.setattr("webbrowser.open", lambda address: not opened.append(address))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     page = Path(sparring("report", "open", job).stdout.strip())
     assert page.read_bytes() == FILES["report.html"]
     assert Path(sparring("report", "open", job).stdout.strip()) == page
     assert opened == 2 * [page.as_uri()]
+    monkeypatch.setattr("webbrowser.open", lambda address: False)
+    assert "no browser was found" in sparring("report", "open", job).stderr
     assert list((tmp_path / "cache").rglob("*.*")) == [page]
     assert sparring("jobs", "cancel", job).returncode == 2
     assert sparring("jobs", "rm", job).returncode == 0

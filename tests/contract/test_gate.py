@@ -118,7 +118,7 @@ def test_identities_name_their_difference():
     one = ThreatIdentity(norm="linf", eps=0.1, targeted=False, bounds=(0, 1), scale=1.0, knowledge=("black", "white"))
     assert one.difference(one) == ""
     other = one.model_copy(update={"eps": 0.2, "bounds": "none"})
-    assert one.difference(other) == "eps 0.1 against 0.2, bounds 0.0, 1.0 against none"
+    assert one.difference(other) == "eps 0.1 against 0.2, bounds 0, 1 against none"
 
 
 def test_eps_written_in_two_ways_is_one_identity():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from sparring.contract.quantity import LARGEST, PositiveQuantity, Quantity, value
+from sparring.contract.quantity import LARGEST, PositiveQuantity, Quantity, as_written, value
 
 QUANTITY: TypeAdapter[float | str] = TypeAdapter(Quantity)
 POSITIVE: TypeAdapter[float | str] = TypeAdapter(PositiveQuantity)
@@ -15,9 +15,9 @@ POSITIVE: TypeAdapter[float | str] = TypeAdapter(PositiveQuantity)
 decimals = st.from_regex(r"[0-9]{1,8}(\.[0-9]{1,8})?|\.[0-9]{1,8}", fullmatch=True).filter(str.isascii)
 
 
-def fault(adapter, written):
+def fault(adapter, given):
     with pytest.raises(ValidationError) as caught:
-        adapter.validate_python(written)
+        adapter.validate_python(given)
     (only,) = caught.value.errors()
     return only["msg"]
 
@@ -114,3 +114,15 @@ def test_the_schemas_say_which_numbers():
         {"type": "number", "minimum": 0, "maximum": 1e30},
         {"type": "number", "exclusiveMinimum": 0, "maximum": 1e30},
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(0.1, "0.1"), (8 / 255, "8/255"), (51 / 255, "0.2"), (3.0, "3"), (0.03137, "0.03137"), (0.0, "0")]
+)
+def test_numbers_are_written_as_one_would(number, told):
+    assert as_written(number) == told
+
+
+@given(st.floats(0, 1e6))
+def test_what_is_written_is_the_same_number(number):
+    assert value(as_written(number)) == number

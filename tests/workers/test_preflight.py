@@ -74,6 +74,13 @@ def test_passes_are_shorter_only_where_that_changes_no_bit(model: nn.Module, tmp
     assert open_bench(made(tmp_path, Crowded(model)), torch.device("cpu"), 64, facts).target.granule == 64
 
 
+def test_rows_that_the_data_does_not_have_are_told(model: nn.Module, tmp_path: Path) -> None:
+    given = made(tmp_path, model, rows=40)
+    for asked, told in ((40, []), (4100, ["The job asks for 4,100 rows, and the data has 40: all of them are taken."])):
+        asking = given.model_copy(update={"job": given.job.model_copy(update={"rows": asked})})
+        assert [finding.message for finding in look(asking)] == told
+
+
 def test_an_eps_beyond_the_bounds_is_told_with_the_one_that_may_be_meant() -> None:
     def told(norm: str, eps: object, spec: DataSpec) -> list[Finding]:
         wanted = {"kind": "evaluate", "model": "a" * 64, "data": "b" * 64, "threats": [{"norm": norm, "eps": eps}]}

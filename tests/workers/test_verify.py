@@ -219,11 +219,22 @@ def test_another_model_fails(files: Path, check):
     assert (code, "is not the model that the report names" in told["message"]) == (1, True)
 
 
-def test_what_is_no_zip_fails(tmp_path: Path, capsys):
-    path = tmp_path / "report.zip"
-    path.write_bytes(b"PK\3\4 nothing")
-    assert verify.main([str(path)]) == 1
-    assert verify.main([str(tmp_path / "none.zip")]) == 2
+def test_what_never_was_a_report_is_not_called_tampered_with(tmp_path: Path, capsys):
+    (tmp_path / "notes.txt").write_text("hello")
+    np.savez(tmp_path / "data.npz", x=np.zeros(3))
+    for name, said in (
+        ("notes.txt", "is no zip archive"),
+        ("data.npz", "is no report.zip: it holds 'x.npy'"),
+        ("none", "cannot be checked"),
+    ):
+        assert verify.main([str(tmp_path / name)]) == 2
+        assert said in json.loads(capsys.readouterr().out)["message"]
+
+
+def test_a_zip_that_was_cut_off_fails(tmp_path: Path, capsys):
+    (tmp_path / "report.zip").write_bytes(b"PK\3\4 and then nothing")
+    assert verify.main([str(tmp_path / "report.zip")]) == 1
+    assert "cut off" in json.loads(capsys.readouterr().out)["message"]
 
 
 def test_an_endpoint_cannot_be_asked_from_here(files: Path, check):
