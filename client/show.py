@@ -90,8 +90,10 @@ def report(found: Report) -> None:
     """A report on stdout: a headline for each threat, warnings, a table of attacks for each threat."""
     for result in found.threats:
         console().print(Text(text.headline(result, found.clean), style="bold"), soft_wrap=True)
-    for believed in dict.fromkeys(text.trust_text(result.trust) for result in found.threats):
-        tell(believed)
+    believed = {text.threat_text(result.threat): text.trust_text(result.trust) for result in found.threats}
+    apart = len(set(believed.values())) > 1
+    for threat, told in believed.items() if apart else [*believed.items()][:1]:
+        tell(f"{threat}: {told}" if apart else told)
     if not found.data.labelled:
         tell(text.UNLABELLED)
     if suite := text.suite_text(found):

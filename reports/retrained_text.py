@@ -19,6 +19,7 @@ ENDS = {
 }
 """How a training ends, in words."""
 
+CHANGE = "Change, points"
 GRADIENTS = (
     "Gradients: times each row goes forward and back through the model in one epoch; plain training is 1. "
     "Change: points of accuracy gained or lost against the model as it was, on the same rows; p: McNemar's exact test."
@@ -53,7 +54,7 @@ def change_text(paired: Paired, unit: str = " points") -> str:
 def comparison(report: RetrainReport) -> Table:
     """Every defense beside the model as it was."""
     threats = [text.threat_text(result.threat) for result in report.before.threats]
-    head = ("Defense", "Gradients", "Clean", "Change", *(column for threat in threats for column in (threat, "Change")), "Epoch", "Time")
+    head = ("Defense", "Gradients", "Clean", CHANGE, *(column for threat in threats for column in (threat, CHANGE)), "Epoch", "Time")
     before = ("as uploaded", "", text.rate(report.before.clean), "")
     scores = (cell for result in report.before.threats for cell in (text.rate(result.worst), ""))
     rows = [(*before, *scores, "", ""), *(_row(report, result) for result in report.each)]
