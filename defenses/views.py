@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparring.attacks.convolutions import quick_slopes
-from sparring.attacks.search import FOLDED, pooled, quicker, traceable
+from sparring.attacks.search import Quicker, pooled, quicker, traceable
 
 
 class Views:
@@ -32,7 +32,6 @@ class Views:
         self.device = first.device
         self._seed = 0
         self._stale = True
-        self._lasting: nn.Module | None = None  # the folded copy, if it shares all the weights because it has no norm to fold
 
     def reseed(self, seed: int) -> None:
         """What every pass draws from now on, until the next call; told before each update."""
@@ -60,12 +59,9 @@ class Views:
 
     def folded(self) -> nn.Module:
         """A copy as in `still` with batch norms folded away, of the weights as they are now."""
-        if self._lasting is None:
-            module, done = quicker(_twin(self.model, frozen=True, apart=False).eval())
-            if FOLDED in done:
-                return module
-            self._lasting = module
-        return self._lasting
+        for each in self._folded.folded:
+            each.renew()
+        return self._folded.module
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -95,6 +91,10 @@ class Views:
     @cached_property
     def _still(self) -> nn.Module:
         return _sloped(_twin(self.model, frozen=True, apart=False).eval())
+
+    @cached_property
+    def _folded(self) -> Quicker:
+        return quicker(_twin(self.model, frozen=True, apart=False).eval())
 
     def _fresh(self, twin: nn.Module) -> nn.Module:
         """A view with statistics of its own begins every update with the model's."""

@@ -13,7 +13,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 from workers.orders import export
 
-from sparring.attacks.search import pool_first, search_copy
+from sparring.attacks.rewrites import in_place, pool_first
+from sparring.attacks.search import search_copy
 from sparring.contract.specs import ModelSpec
 from sparring.workers.models import load_model
 
@@ -62,7 +63,7 @@ def test_folded_and_equal(as_graph: bool, tmp_path: Path) -> None:
     held = Holder(load_model(export(model, tmp_path / "m.pt2", (3, 8, 8)), "pt2", ModelSpec()).module if as_graph else model)
     before = copy.deepcopy(held.state_dict())
     search, done = search_copy(held)
-    assert done == ("parameters frozen", "batch norm folded", "quicker slopes of few channels", "channels last")
+    assert done == ("parameters frozen", "batch norm folded", "sums and ReLU in place", "quicker slopes of few channels", "channels last")
     x = torch.randn(5, 3, 8, 8)
     assert torch.allclose(search(x), model(x), atol=1e-5)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -285,3 +286,52 @@ def test_a_pooling_that_tells_its_indices_is_left_as_it_is() -> None:
     assert pool_first(fx.symbolic_trace(Telling())) == 0
     assert pool_first(fx.symbolic_trace(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, return_indices=True)))) == 0
     assert pool_first(fx.symbolic_trace(nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2)))) == 1
+
+
+class Sums(nn.Module):
+    """Sums and ReLUs of convolutions: read once, read twice, of other shapes, with themselves, with numbers, from the right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Conv2d(channels, 6, 3, padding=1) for channels in (5, 6, 6, 6, 6, 6, 6))
+        self.last = nn.Conv2d(6, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, third, fourth, fifth, sixth, seventh = self.parts
+        x = torch.relu(first(x))
+        x = torch.relu(x + second(x))
+        y = third(x)
+        x = torch.relu(y) + y
+        x = functional.relu(fourth(x) + x.mean((2, 3), keepdim=True)) + 1
+        x = (x.mean((1, 2, 3), keepdim=True) + fifth(x)).relu()
+        z = sixth(x)
+        x = z + z
+        x = seventh(x) + 0.5 + torch.relu(x)
+        x = self.last(x) + x
+        return x.flatten(2).mean(2)
+
+
+@pytest.mark.parametrize("as_graph", [True, False], ids=["pt2", "module"])
+def test_sums_and_relus_overwrite_only_what_was_made_for_them_alone(as_graph: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Sums().eval()
+    held = Holder(load_model(export(model, tmp_path / "m.pt2", (5, 8, 8)), "pt2", ModelSpec()).module if as_graph else model)
+    search, done = search_copy(held)
+    assert "sums and ReLU in place" in done
+    plain = copy.deepcopy(held).to(memory_format=torch.channels_last)
+    x = torch.randn(4, 5, 8, 8)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    assert torch.equal(search(ours), plain(theirs))
+    (one,), (other,) = torch.autograd.grad(search(ours).square().sum(), ours), torch.autograd.grad(plain(theirs).square().sum(), theirs)
+    assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(search(x), plain(x))
+    assert torch.equal(x, ours.detach())
+
+
+def test_what_overwrites_already_and_what_is_watched_is_left_as_it_is() -> None:
+    assert in_place(fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)))) == 0
+    assert in_place(fx.symbolic_trace(nn.Sequential(turned(nn.Conv2d(3, 4, 3)), nn.ReLU()))) == 0
+    assert in_place(fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3), turned(nn.ReLU())))) == 0
+    assert in_place(fx.symbolic_trace(nn.Sequential(nn.ReLU(), nn.ReLU()))) == 0
+    assert in_place(fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))) == 1
