@@ -24,25 +24,33 @@ def slopes(out: Tensor, x: Tensor) -> Tensor:
     ("shape", "kernel"), [((9,), (4,)), ((7, 10), (3, 4)), ((5, 6, 4), (2, 3, 1))], ids=["series", "picture", "volume"]
 )
 def test_slopes_tap_by_tap_are_those_of_torch(
-    shape: tuple[int, ...], kernel: tuple[int, ...], channels: int, stride: int, padding: int
+    shape: tuple[int, ...], kernel: tuple[int, ...], channels: int, stride: int, padding: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sparring.attacks.convolutions._in_phases", lambda kernel, stride: False)
     x, weight = torch.randn(5, channels, *shape, dtype=torch.float64), torch.randn(6, channels, *kernel, dtype=torch.float64)
     same_slopes(x, weight, stride, padding)
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
-@pytest.mark.parametrize("channels", [8, 16])
+@pytest.mark.parametrize("channels", [1, 3, 16])
 @pytest.mark.parametrize(
     ("shape", "kernel", "stride"),
     [
         *(((9,), (6,), 2), ((13,), (4,), 4)),
-        *(((7, 10), (4, 2), 2), ((8, 9), (2, 2), 2), ((12, 13), (6, 3), (3, 1)), ((11, 10), (4, 6), (4, 3))),
+        *(((11, 9), (7, 5), (3, 2)), ((8, 11), (5, 7), 2), ((13,), (5,), 3)),
+        *(((7, 10), (4, 2), 2), ((7, 10), (1, 3), 2), ((8, 9), (2, 2), 2), ((12, 13), (6, 3), (3, 1)), ((11, 10), (4, 6), (4, 3))),
         ((5, 6, 4), (2, 4, 1), (1, 2, 1)),
     ],
 )
 def test_slopes_by_phases_are_those_of_torch(
-    shape: tuple[int, ...], kernel: tuple[int, ...], stride: int | tuple[int, ...], channels: int, padding: int
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: int | tuple[int, ...],
+    channels: int,
+    padding: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("sparring.attacks.convolutions._in_phases", lambda kernel, stride: True)
     x, weight = torch.randn(5, channels, *shape, dtype=torch.float64), torch.randn(6, channels, *kernel, dtype=torch.float64)
     same_slopes(x, weight, stride, padding)
     if len(shape) == 2:
