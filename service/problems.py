@@ -216,6 +216,7 @@ HANDLERS: dict[type[Exception], Handler] = {
     errors.InUse: _told(409, "in-use"),
     errors.NotFinal: _told(409, "not-final"),
     errors.AlreadyFinal: _told(409, "already-final"),
+    errors.TooMany: _told(409, "too-many"),
     errors.Unfit: lambda _handler, _request, error: invalid(Fault("body", error.pointer, error.why), code="unfit"),
     errors.Forbidden: lambda _handler, _request, error: problem(422, "target_forbidden", error.message, hint=error.hint),
     errors.KeyReused: _told(422, "idempotency-key-reused"),

@@ -45,6 +45,10 @@ class Full(StorageError):
     """The disk is full."""
 
 
+class TooMany(StorageError):
+    """A project may have no more of these."""
+
+
 class Unfit(StorageError):
     """The job asks for what cannot be done to its model."""
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, sel
 from sparring.contract.states import FINAL, Reason
 from sparring.contract.webhooks import EndedJob, JobEnded, NewWebhook, WebhookInfo
 from sparring.storage.database import now, reading, writing
-from sparring.storage.errors import Missing
+from sparring.storage.errors import Missing, TooMany
 from sparring.storage.ids import new_id
 from sparring.storage.pages import moment
 from sparring.storage.tables import deliveries, jobs, webhooks
@@ -20,6 +20,8 @@ FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 6 * 3600.0
 GIVEN_UP = 5 * 86400.0
 """Seconds after which a message that has not arrived is dropped."""
+MOST = 20
+"""Webhooks of a project: each job that ends is told to all of them."""
 
 
 class Delivery(NamedTuple):
@@ -36,10 +38,13 @@ class Delivery(NamedTuple):
 
 
 def create(engine: Engine, *, project: str, url: str) -> NewWebhook:
-    """A new webhook. Its secret is in the answer, and never told again."""
+    """A new webhook. Its secret is in the answer, and never told again. Raises TooMany."""
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     row = {"id": new_id("whk"), "project_id": project, "url": url, "secret": secret, "fault": ""}
+    own = select(func.count()).select_from(webhooks).where(webhooks.c.project_id == project)
     with writing(engine) as connection:
+        if connection.scalars(own).one() >= MOST:
+            raise TooMany(f"this project has {MOST} webhooks, and may have no more: remove one first")
         made = connection.execute(insert(webhooks).values(**row, created=now()).returning(webhooks)).mappings().one()
     return NewWebhook(**dict(_info(made, 0)), secret=secret)
 

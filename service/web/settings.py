@@ -1,4 +1,4 @@
-"""What the service is set to, and the keys of the project."""
+"""What the service is set to, and the keys and webhooks of the project."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,12 +7,14 @@ from fastapi import APIRouter, Response
 from pydantic import ValidationError
 
 from sparring.contract.resources import NewKey
+from sparring.contract.webhooks import NewWebhook, WebhookRequest
 from sparring.service import health
 from sparring.service import keys as api
 from sparring.service.web.faults import Faults, of_validation
 from sparring.service.web.fields import Fields, Filled
 from sparring.service.web.view import Seen
-from sparring.storage import keys
+from sparring.storage import grants, keys, webhooks
+from sparring.storage.errors import Forbidden, TooMany
 
 router = APIRouter(prefix="/settings")
 
@@ -23,17 +25,19 @@ _FRESH = {"days": ["90"]}
 
 @router.get("")
 def settings_page(page: Seen) -> Response:
-    """The keys, and what else is set."""
+    """The keys, the webhooks, and what else is set."""
     return _show(page, Fields(_FRESH), {})
 
 
-def _show(page: Seen, values: Fields, faults: Faults, made: NewKey | None = None) -> Response:
+def _show(page: Seen, values: Fields, faults: Faults, made: NewKey | None = None, hook: NewWebhook | None = None) -> Response:
     listed = keys.list_keys(page.context.engine, page.project)
     return page.show(
         "settings",
         422 if faults else 200,
         keys=listed,
+        webhooks=webhooks.list_webhooks(page.context.engine, page.project),
         made=made,
+        hook=hook,
         values=values,
         faults=faults,
         project=page.project,
@@ -59,4 +63,28 @@ def create_key(page: Seen, fields: Filled) -> Response:
 def revoke_key(page: Seen, fields: Filled, key_id: str) -> Response:
     """The key lets nobody in any more."""
     keys.revoke(page.context.engine, page.project, key_id)
+    return page.go("/settings")
+
+
+@router.post("/webhooks")
+def create_webhook(page: Seen, fields: Filled) -> Response:
+    """Makes a webhook, and shows its secret this one time."""
+    given = {"url": fields.one("url")}
+    try:
+        url = WebhookRequest.model_validate(given).url
+        grants.check_receiver(page.context.settings.grants, page.project, url)
+        hook = webhooks.create(page.context.engine, project=page.project, url=url)
+    except ValidationError as error:
+        return _show(page, fields, of_validation(error, given))
+    except Forbidden as error:
+        return _show(page, fields, {"url": f"{error.message[:1].upper()}{error.message[1:]}. {error.hint}"})
+    except TooMany as error:
+        return _show(page, fields, {"url": str(error)})
+    return _show(page, Fields(_FRESH), {}, hook=hook)
+
+
+@router.post("/webhooks/{webhook_id}/remove")
+def remove_webhook(page: Seen, fields: Filled, webhook_id: str) -> Response:
+    """Nothing is posted there any more."""
+    webhooks.remove(page.context.engine, page.project, webhook_id)
     return page.go("/settings")

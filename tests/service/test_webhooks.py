@@ -56,3 +56,11 @@ def test_what_is_no_address_is_refused_with_its_place(shared: Served, url: str) 
     answer = shared.http.post("/v1/webhooks", json={"url": url})
     assert answer.status_code == 422
     assert answer.json()["problems"][0]["pointer"] == "/url"
+
+
+def test_a_project_has_no_more_than_so_many(served: Served) -> None:
+    served.settings.grants.write_text(json.dumps({"default": [{"origin": LISTED}]}))
+    made = [served.http.post("/v1/webhooks", json={"url": f"{LISTED}/{at}"}) for at in range(webhooks.MOST + 1)]
+    assert [answer.status_code for answer in made] == [*[201] * webhooks.MOST, 409]
+    assert made[-1].json()["type"] == "urn:sparring:problem:too-many"
+    assert "remove one first" in made[-1].json()["detail"]

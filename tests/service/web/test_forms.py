@@ -1,8 +1,11 @@
 """Forms: what they make, and what they say of bad input."""
 
+import json
 from typing import Any
 
 import pytest
+
+from sparring.storage import webhooks
 
 from ..conftest import Served, npz, pt2, upload_both
 from ..test_endpoints import allow, register
@@ -221,3 +224,31 @@ def test_a_key_is_shown_once_and_can_be_revoked(browser: Browser, shared: Served
         assert browser.post(f"/settings/keys/{id}/revoke").status_code == 303
         assert http.get("/v1/keys").status_code == 401
     assert faults(browser.post("/settings/keys", name="<b>")) == ["Only letters, digits, space and . _ + -, and at most 100 of them."]
+
+
+def test_the_secret_of_a_webhook_is_shown_once_and_it_can_be_removed(browser: Browser, shared: Served) -> None:
+    browser.get("/settings")
+    shared.settings.grants.write_text(json.dumps({"default": [{"origin": "http://127.0.0.1:9999"}]}))
+    made = browser.post("/settings/webhooks", url="http://127.0.0.1:9999/<b>")
+    assert made.status_code == 200, made.text
+    secret = made.text.partition('x-ref="secret">')[2].partition("<")[0]
+    assert secret.startswith("whsec_")
+    (hook,) = webhooks.list_webhooks(shared.engine, "default")
+    listed = browser.get("/settings").text
+    assert secret not in listed
+    assert "http://127.0.0.1:9999/" in listed
+    assert "<b>" not in listed
+    assert browser.post(f"/settings/webhooks/{hook.id}/remove").status_code == 303
+    assert webhooks.list_webhooks(shared.engine, "default") == ()
+    assert browser.post(f"/settings/webhooks/{hook.id}/remove").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("nonsense", "http"), ("https://127.0.0.1/", "no public address"), ("https://u:p@a.example/", "user")]
+)
+def test_where_nothing_may_be_posted_is_said_at_the_field(browser: Browser, url: str, said: str) -> None:
+    browser.get("/settings")
+    answer = browser.post("/settings/webhooks", url=url)
+    assert answer.status_code == 422
+    assert any(said in fault for fault in faults(answer)), faults(answer)
+    assert f'value="{url}"' in answer.text
