@@ -27,7 +27,7 @@ class _PolicyFirst(TyperGroup):
 app = typer.Typer(
     cls=_PolicyFirst,
     no_args_is_help=True,
-    help="The gate of a CI: `sparring gate gate.yaml`, or one of the commands below.",
+    help="The gate of a CI: `sparring gate gate.yaml`, which is short for `sparring gate run gate.yaml`, or another command.",
     subcommand_metavar="POLICY | COMMAND",
 )
 baseline = typer.Typer(no_args_is_help=True, help="Baselines, which rules with a max_drop compare with: accept.")
@@ -38,7 +38,7 @@ Model = Annotated[str | None, typer.Option(help="Another model file in place of 
 Job = Annotated[str | None, typer.Option(help="An evaluation that has been run already.", show_default=False)]
 
 
-@app.command(RUN, hidden=True)
+@app.command(RUN)
 def run(
     policy: Annotated[Path | None, typer.Argument(metavar="POLICY", help="The policy, such as gate.yaml.", show_default=False)] = None,
     model: Model = None,

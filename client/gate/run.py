@@ -24,6 +24,7 @@ from sparring.gate.baselines import accepted, load, save
 from sparring.gate.judge import Evidence, judge, unjudged
 from sparring.gate.policy import Read
 from sparring.outputs import Output, write
+from sparring.paths import check_readable
 from sparring.progress import cancelled_if_interrupted, follow
 from sparring.reports import text
 from sparring.sdk import Client
@@ -124,6 +125,9 @@ def baseline_file(read: Read) -> Path:
 
 def _sides(wanted: Wanted) -> Sides:
     policy, folder = wanted.read.policy, wanted.read.folder
+    for name, path in (("model", None if wanted.model else policy.model.path), ("data", policy.data.path)):
+        if path:
+            check_readable(folder / path, f"{wanted.read.path}:{wanted.read.line(name, 'path')}: {name}: ")
     model = wanted.model or policy.model.ref or str(folder / (policy.model.path or ""))
     data = policy.data.ref or str(folder / (policy.data.path or ""))
     at = f"{wanted.read.path}:{wanted.read.line('data')}"
