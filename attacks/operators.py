@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
@@ -100,7 +101,7 @@ def traced(model: nn.Module, x: Tensor) -> Traced:
         Unbounded: some operator has no bound; and whatever the model itself raises.
     """
     with torch.no_grad():
-        module = make_fx(model)(x[:1].expand(_ROWS, *x.shape[1:]).clone())
+        module = make_fx(functionalize(model, remove="mutations"))(x[:1].expand(_ROWS, *x.shape[1:]).clone())
         module.graph.eliminate_dead_code()
         source, *nodes, output = module.graph.nodes
         scores: Any = output.args[0]

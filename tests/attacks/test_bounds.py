@@ -215,6 +215,29 @@ def test_an_aten_graph_is_bounded_like_the_layers_it_came_from():
     torch.testing.assert_close(Bounded(graph, x).margins(*asked), Bounded(model, x).margins(*asked))
 
 
+def test_what_overwrites_is_bounded_like_what_does_not():
+    def layers(inplace: bool) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(inplace), nn.Flatten(), nn.Linear(64, 8), nn.ReLU(inplace), nn.Linear(8, 3))
+
+    class Adding(nn.Module):
+        def __init__(self, body: nn.Module) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.body(x)
+            scores += 0.5
+            return scores.add_(scores)
+
+    x, labels = torch.rand(5, 2, 6, 6), torch.zeros(5, dtype=torch.long)
+    plain, writing = (
+        Bounded(Adding(layers(inplace)).eval(), x).margins(around("linf", x, 0.01), labels, others(labels, 3), 2048)
+        for inplace in (False, True)
+    )
+    assert torch.equal(plain, writing)
+
+
 def test_the_model_is_left_as_it_was():
     model = network(7)
     before = {name: value.clone() for name, value in model.state_dict().items()}
