@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sparring.contract.attacks import ATTACKS, AttackSpec, describe
 from sparring.contract.certificates import CERTIFICATES, AnyCertificate
 from sparring.contract.corruptions import CORRUPTIONS, CorruptionName
-from sparring.contract.defenses import DEFENSES, AnyDefense, Training
+from sparring.contract.defenses import DEFENSES, AnyDefense, EnsembleTraining, Training
 from sparring.contract.defenses import describe as defenses
 from sparring.contract.endpoints import AnyEndpoint, Budget, HttpEndpoint, OpenInference
 from sparring.contract.refs import Ref
@@ -151,6 +151,23 @@ def defense(text: str) -> AnyDefense:
     given = dict(part.split("=") for part in preset.split(",") if part)
     found: AnyDefense = made(spec, f"--defense {text}", **given | _settings("--defense", text, rest, spec, name, hint))
     return found
+
+
+def defenses_against(written: Sequence[str], surrogates: Sequence[str]) -> tuple[AnyDefense, ...]:
+    """Each `--defense`, every ensemble among them against these uploaded models too.
+
+    Raises:
+        UsageProblem: as for one of them; or there are surrogates, and nothing to use them.
+    """
+    found = tuple(map(defense, written))
+    if surrogates and not any(isinstance(each, EnsembleTraining) for each in found):
+        raise UsageProblem("--surrogate: none of the defenses moves rows against surrogates", "Leave it out, or ask for ensemble")
+    return tuple(
+        made(EnsembleTraining, "--surrogate", **dict(each) | {"models": (*each.models, *surrogates)})
+        if isinstance(each, EnsembleTraining) and surrogates
+        else each
+        for each in found
+    )
 
 
 def certificate(text: str) -> AnyCertificate:

@@ -205,7 +205,8 @@ def upload(found: ModelInfo | DatasetInfo) -> None:
 def _lineage(lineage: Lineage) -> tuple[tuple[str, object], ...]:
     recipe = lineage.recipe
     how = f"{words.defense_word(recipe.defense)}, epoch {recipe.epoch} of {recipe.training.epochs}, seed {lineage.seed}"
-    return ("trained from", lineage.parent), ("on", lineage.data), ("by", how), ("and", lineage.unlabelled)
+    against = ", ".join(f"{each.id} (sha256 {each.sha256})" for each in lineage.surrogates)
+    return ("trained from", lineage.parent), ("on", lineage.data), ("by", how), ("and", lineage.unlabelled), ("against", against)
 
 
 def _progress(job: JobInfo) -> str:

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from sparring.contract.attacks import SUITES, SuiteName
 from sparring.contract.base import Frozen, numbered
-from sparring.contract.defenses import Adversarial, DefenseSpec, Training
+from sparring.contract.defenses import Adversarial, DefenseSpec, EnsembleTraining, Training
 from sparring.contract.defenses.base import Share
 from sparring.contract.fields import Rows, Seconds, Seed, Where
 from sparring.contract.quantity import Listed, NotBool, NotEmpty
@@ -62,6 +62,9 @@ class Retrain(Frozen):
                 raise ValueError(f"defenses.{at}: the same defense is listed twice")
             if defense.kind == "imsat":
                 raise ValueError(f"defenses.{at}: imsat finds classes of its own, and a retrained model keeps those it had; leave it out")
+            if isinstance(defense, EnsembleTraining) and not defense.models:
+                how = "upload other models of the same input and classes, and name them in its models (by the command: --surrogate FILE)"
+                raise ValueError(f"defenses.{at}: ensemble has no surrogate: {how}")
         if self.unlabelled and not any(defense.unlabelled for defense in self.defenses):
             raise ValueError("unlabelled: none of the defenses learns from rows without labels; leave them out, or ask for vat or lds")
         if self.patience and not self.validation:
@@ -96,4 +99,8 @@ class Retrain(Frozen):
     def needs(self) -> dict[str, Need]:
         """Uploads it needs beside its model and its data, each under a name of its own."""
         given = {"unlabelled": self.unlabelled, "test": self.test}
-        return {name: Need("dataset", ref, f"/{name}") for name, ref in given.items() if ref is not None}
+        found = {name: Need("dataset", ref, f"/{name}") for name, ref in given.items() if ref is not None}
+        for at, defense in enumerate(self.defenses):
+            for place, ref in enumerate(defense.models if isinstance(defense, EnsembleTraining) else ()):
+                found.setdefault(ref, Need("model", ref, f"/defenses/{at}/models/{place}"))
+        return found

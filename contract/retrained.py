@@ -140,6 +140,13 @@ class Recipe(Frozen):
     """Whose weights these are."""
 
 
+class Source(Frozen):
+    """A model that another was trained against."""
+
+    id: str
+    sha256: str
+
+
 class Lineage(Frozen):
     """Where a model comes from."""
 
@@ -150,6 +157,8 @@ class Lineage(Frozen):
     """Id of the dataset it was trained on."""
     data_sha256: str
     unlabelled: str | None = None
+    surrogates: tuple[Source, ...] = ()
+    """What the rows were moved against beside the model itself."""
     recipe: Recipe
     seed: int
     """Of the training."""

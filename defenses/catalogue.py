@@ -1,6 +1,9 @@
 """Every defense of the contract as a recipe."""
 
+from collections.abc import Sequence
 from typing import assert_never
+
+from torch import nn
 
 from sparring.contract.defenses import (
     ALP,
@@ -12,6 +15,7 @@ from sparring.contract.defenses import (
     YOPO,
     AnyDefense,
     Dropout,
+    EnsembleTraining,
     FastTraining,
     FGSMTraining,
     FreeLB,
@@ -30,7 +34,7 @@ from sparring.defenses import noise, objectives, penalties, smoothness, updates
 from sparring.defenses.data import Data, Facts
 from sparring.defenses.imsat import neighbour_distances
 from sparring.defenses.objectives import on_perturbed
-from sparring.defenses.perturb import anywhere, beside, centre, friendly, labels, one_step, pgd, prediction
+from sparring.defenses.perturb import anywhere, beside, centre, friendly, labels, one_step, pgd, predicted, prediction
 from sparring.defenses.recipe import Perturb, Recipe
 
 EPS, XI = 0.3, 0.01
@@ -64,6 +68,11 @@ def _imsat(spec: IMSAT, facts: Facts, data: Data) -> Recipe:
     xi = _of_spread(spec.xi, XI, facts)
     weights = value(spec.weight), value(spec.balance)
     return Recipe(smoothness.imsat(lambda row: far[row.cpu()].to(row.device), xi, spec.iterations, *weights))
+
+
+def _ensemble(spec: EnsembleTraining, facts: Facts, surrogates: Sequence[nn.Module]) -> Recipe:
+    moved = one_step(spec.norm, spec.radius(facts.span), labels if spec.labels == "true" else predicted, surrogates)
+    return Recipe(objectives.on_both if spec.clean else on_perturbed, moved)
 
 
 def _pgd(spec: PGDTraining | TRADES | MART | ALP, facts: Facts) -> Perturb:
@@ -107,8 +116,8 @@ def _adversarial(
     assert_never(spec)
 
 
-def recipe(spec: AnyDefense, facts: Facts, data: Data) -> Recipe:
-    """The recipe of one defense, its defaults taken from facts about the data.
+def recipe(spec: AnyDefense, facts: Facts, data: Data, surrogates: Sequence[nn.Module] = ()) -> Recipe:
+    """The recipe of one defense, its defaults taken from facts about the data; `surrogates` are those of an ensemble.
 
     Raises:
         ValueError: the data do not admit of it, saying why.
@@ -134,4 +143,6 @@ def recipe(spec: AnyDefense, facts: Facts, data: Data) -> Recipe:
             return _vat(spec, facts)
         case IMSAT():
             return _imsat(spec, facts, data)
+        case EnsembleTraining():
+            return _ensemble(spec, facts, surrogates)
     return _adversarial(spec, facts)

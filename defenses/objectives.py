@@ -27,6 +27,15 @@ def on_perturbed(views: Views, batch: Batch, x: Tensor) -> Tensor:
     return functional.cross_entropy(views.live(x), batch.y)
 
 
+def on_both(views: Views, batch: Batch, x: Tensor) -> Tensor:
+    """(CE(x) + CE(x')) / 2, slopes through both (Goodfellow, Shlens, Szegedy 2014, 1412.6572, section 6, with alpha 1/2)."""
+    return _halved(views.live(batch.x), views.live(x), batch.y)
+
+
+def _halved(clean: Tensor, moved: Tensor, labels: Tensor) -> Tensor:
+    return (functional.cross_entropy(clean, labels) + functional.cross_entropy(moved, labels)) / 2
+
+
 def smoothed(share: float) -> Objective:
     """Cross-entropy against labels of which a share is spread over all classes (Szegedy et al. 2015, 1512.00567, section 7)."""
     return lambda views, batch, x: functional.cross_entropy(views.live(x), batch.y, label_smoothing=share)
@@ -53,8 +62,7 @@ def logits_paired(weight: float) -> Objective:
 
     def objective(views: Views, batch: Batch, x: Tensor) -> Tensor:
         clean, moved = views.live(batch.x), views.live(x)
-        learnt = (functional.cross_entropy(clean, batch.y) + functional.cross_entropy(moved, batch.y)) / 2
-        return learnt + weight * (clean - moved).square().sum(1).mean()
+        return _halved(clean, moved, batch.y) + weight * (clean - moved).square().sum(1).mean()
 
     return objective
 

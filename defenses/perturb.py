@@ -1,9 +1,10 @@
 """How rows are moved against the model: fixed steps on a whole batch. Slopes reach the rows alone, never the weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparring.attacks import random
 from sparring.attacks.norms import Ball, ball
@@ -14,7 +15,7 @@ from sparring.defenses.layers import Model
 from sparring.defenses.recipe import Perturb
 from sparring.defenses.views import Views
 
-START = 21  # a stream of randomness
+START, SOURCE = 21, 22  # streams of randomness
 Aim = Callable[[Model, Batch], Tensor]
 """Labels (B,) or probabilities (B, K) that the prediction is driven away from, held constant."""
 Start = Callable[[Ball, Batch], Tensor]
@@ -59,6 +60,12 @@ def prediction(model: Model, batch: Batch) -> Tensor:
         return model(batch.x).softmax(1)
 
 
+def predicted(model: Model, batch: Batch) -> Tensor:
+    """The class predicted for the rows as they are."""
+    with torch.no_grad():
+        return model(batch.x).argmax(1)
+
+
 def anywhere(area: Ball, batch: Batch) -> Tensor:
     """Begin at a point drawn uniformly from the ball."""
     return area.sample(random.fork(batch.key, START))
@@ -74,13 +81,24 @@ def beside(near: float) -> Start:
     return lambda area, batch: area.project(batch.x + near * random.normals(random.fork(batch.key, START), tuple(batch.x.shape[1:])))
 
 
-def one_step(norm: Norm, eps: float) -> Perturb:
-    """FGSM and FGM: to the end of the ball along the gradient. Goodfellow et al. 2014, Miyato et al. 2016."""
+def one_step(norm: Norm, eps: float, aim: Aim = labels, surrogates: Sequence[nn.Module] = ()) -> Perturb:
+    """FGSM and FGM: to the end of the ball along the gradient. Goodfellow et al. 2014, Miyato et al. 2016.
+
+    The gradient is that of one model for the whole batch: the one that learns, or one of `surrogates` (in evaluation mode), each as
+    likely (Tramèr et al. 2017, 1705.07204, section 4).
+    """
 
     def perturb(views: Views, batch: Batch) -> Tensor:
-        return around(norm, eps, batch).extreme(slope(views.still, batch.y, batch.x))
+        at = source(batch, 1 + len(surrogates)) if surrogates else 0
+        model = partial(views.other, surrogates[at - 1]) if at else views.still
+        return around(norm, eps, batch).extreme(slope(model, aim(model, batch), batch.x))
 
     return perturb
+
+
+def source(batch: Batch, count: int) -> int:
+    """A number below `count`, drawn evenly from the key of the batch's first row."""
+    return int(float(random.uniforms(random.fork(batch.key[:1], SOURCE), ())) * count)
 
 
 def pgd(

@@ -9,7 +9,7 @@ with the same number of threads.
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import random
-from sparring.contract.defenses import AnyDefense, Training
+from sparring.contract.defenses import AnyDefense, EnsembleTraining, Training
 from sparring.contract.quantity import value
 from sparring.contract.threat import Threat
 from sparring.defenses.averages import Average
@@ -73,6 +73,7 @@ def train(
     settings: Training | None = None,
     *,
     unlabelled: Data | None = None,
+    surrogates: Sequence[nn.Module] = (),
     state: State | None = None,
     every: int | None = None,
 ) -> Iterator[Progress]:
@@ -84,27 +85,35 @@ def train(
         data: rows with labels.
         settings: how to train.
         unlabelled: rows without labels, for defenses that learn from them.
+        surrogates: models like it, in evaluation mode and on its device, for defenses that move rows against them; they stay as they are.
         state: where an earlier training, of the same everything, was interrupted.
         every: batches between two progresses within an epoch; none unless given.
 
     Raises:
         ValueError: model, data and settings do not go together, saying why; at once, or with the first batch.
     """
-    course = _Course(model, spec, data, settings or Training(), unlabelled)
+    course = _Course(model, spec, data, settings or Training(), unlabelled, surrogates)
     if state is not None:
         course.resume(state)
     return _trained(course, every)
 
 
 def hand_out(
-    model: nn.Module, spec: AnyDefense, data: Data, state: State, settings: Training | None = None, *, unlabelled: Data | None = None
+    model: nn.Module,
+    spec: AnyDefense,
+    data: Data,
+    state: State,
+    settings: Training | None = None,
+    *,
+    unlabelled: Data | None = None,
+    surrogates: Sequence[nn.Module] = (),
 ) -> None:
     """Leave a model, in evaluation mode, with the weights that a training would hand out if it ended at `state`.
 
     Raises:
         ValueError: the state is that of another training.
     """
-    course = _Course(model, spec, data, settings or Training(), unlabelled)
+    course = _Course(model, spec, data, settings or Training(), unlabelled, surrogates)
     course.resume(state)
     course.over(state, "finished", "")
 
@@ -135,11 +144,13 @@ def _trained(course: "_Course", every: int | None) -> Iterator[Progress]:
 class _Course:
     """A training under way."""
 
-    def __init__(self, model: nn.Module, spec: AnyDefense, data: Data, settings: Training, unlabelled: Data | None) -> None:
-        _check(spec, data, unlabelled)
+    def __init__(
+        self, model: nn.Module, spec: AnyDefense, data: Data, settings: Training, unlabelled: Data | None, surrogates: Sequence[nn.Module]
+    ) -> None:
+        _check(spec, data, unlabelled, surrogates)
         self.settings, self.data, self.spare = settings, data, unlabelled
         known = facts(data)
-        self.recipe = recipe(spec, known, data)
+        self.recipe = recipe(spec, known, data, surrogates)
         first = data.rows(torch.arange(min(2, data.size)))
         _channels_last(model, first)
         self.views = Views(model)
@@ -155,8 +166,8 @@ class _Course:
         self.best = 0.0
         self.seen: Seen | None = None
         self.carry: Carry = {}
-        rows = {"rows": data.size, "unlabelled": unlabelled.size if unlabelled else 0}
-        self._identity = {"defense": spec.model_dump(mode="json"), "training": settings.model_dump(mode="json"), **rows}
+        counts = {"rows": data.size, "unlabelled": unlabelled.size if unlabelled else 0, "surrogates": len(surrogates)}
+        self._identity = {"defense": spec.model_dump(mode="json"), "training": settings.model_dump(mode="json"), **counts}
         self._began, self._before = time.monotonic(), 0
 
     def turns(self) -> Iterator[None]:
@@ -295,11 +306,13 @@ def _keys(size: int, seed: int, stream: int, epoch: int) -> Tensor:
     return random.fork(random.fork(random.keys(seed, torch.arange(size)), stream), epoch)
 
 
-def _check(spec: AnyDefense, data: Data, unlabelled: Data | None) -> None:
+def _check(spec: AnyDefense, data: Data, unlabelled: Data | None, surrogates: Sequence[nn.Module]) -> None:
     if spec.labelled and data.labels is None:
         raise ValueError(f"{spec.kind} learns from labels, and the data have none: give labelled data")
     if unlabelled is not None and not spec.unlabelled:
         raise ValueError(f"{spec.kind} cannot learn from rows without labels: leave them out, or choose vat or lds")
+    if surrogates and not isinstance(spec, EnsembleTraining):
+        raise ValueError(f"{spec.kind} moves no rows against surrogates: leave them out, or choose ensemble")
     if not data.size or (unlabelled is not None and not unlabelled.size):
         raise ValueError("the data have no rows")
 

@@ -57,6 +57,10 @@ class Views:
         """Logits in evaluation mode with the weights held constant: slopes reach x alone."""
         return self._pass(self._still, x)
 
+    def other(self, model: nn.Module, x: Tensor) -> Tensor:
+        """Logits of another model, which is as it is, under the same random numbers."""
+        return self._pass(model, x)
+
     def folded(self) -> nn.Module:
         """A copy as in `still` with batch norms folded away, of the weights as they are now."""
         for each in self._folded.folded:

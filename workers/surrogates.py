@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,10 +31,11 @@ from sparring.contract.runner import Order, Other
 from sparring.contract.threat import Threat
 from sparring.defenses.fit import fit
 from sparring.workers.architectures import Standardised, afresh, architecture, is_picture
-from sparring.workers.bench import Bench, Facts, feasible, prepared
+from sparring.workers.bench import Bench, Facts, feasible, first_pass
 from sparring.workers.datasets import Dataset, open_dataset, unpack
 from sparring.workers.errors import Refused
 from sparring.workers.models import load_model
+from sparring.workers.prepare import Prepared
 from sparring.workers.universal import Universal, fitted
 
 _RATE = 1e-3
@@ -146,7 +148,7 @@ def _trained(order: Order, bench: Bench, facts: Facts, lesson: Surrogate, tell: 
     """The surrogate of a lesson, compared with the target on evaluated rows."""
     queries, used, classes = 0, 0, facts.classes
     if lesson.architecture is None:
-        module: nn.Module = _uploaded(order, bench, lesson, classes)
+        module: nn.Module = uploaded(order.others[lesson.name], bench.data, bench.device, classes)
     else:
         x, y = _own(order, bench, lesson.rows, labelled=lesson.asks is None)
         used = len(x)
@@ -216,7 +218,7 @@ class School:
 
     def _module(self, lesson: Surrogate) -> nn.Module:
         if lesson.architecture is None:
-            return _uploaded(self._order, self._bench, lesson, self._classes)
+            return uploaded(self._order.others[lesson.name], self._bench.data, self._bench.device, self._classes)
         like = self._bench.rows(torch.arange(2) % len(self._bench.data))
         module = _fresh(self._order, self._bench, lesson, like, self._classes)
         with safe_open(self._folder / lesson.file, framework="pt") as file:
@@ -233,28 +235,41 @@ def _target(bench: Bench, module: nn.Module) -> Target:
     return Target(module.eval(), search, bench.target.tile)
 
 
-def _uploaded(order: Order, bench: Bench, lesson: Surrogate, classes: int) -> nn.Module:
-    other: Other = order.others[lesson.name]
-    info = other.info
+def uploaded(given: Other, data: Dataset, device: torch.device, classes: int) -> nn.Module:
+    """An uploaded model as a surrogate of one with so many classes: rows of the data (B, …) -> logits (B, K), its weights held.
+
+    Raises:
+        Refused: it has no slopes to follow, reads other rows, or tells other classes apart.
+    """
+    info = given.info
     assert info.format != "npz"
     if info.spec.endpoint:
         hint = "Give a model whose weights are uploaded."
         raise Refused(
             "unsupported", f"the surrogate {info.name} is an endpoint, which has no gradient", hint=hint, detail="score_access_only"
         )
-    loaded = load_model(Path(other.path), info.format, info.spec)
+    with _named(info.name):
+        loaded = load_model(Path(given.path), info.format, info.spec)
     if loaded.access != "gradient" or loaded.graph is not None:
         hint = "Give the surrogate as .pt2, safetensors or state dict."
         raise Refused("unsupported", f"the surrogate {info.name} has no gradient to follow here", hint=hint, detail="score_access_only")
-    module = prepared(order.model_copy(update={"model": info}), loaded, bench.data).eval().to(bench.device)
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    with torch.no_grad():
-        width = module(bench.rows(torch.arange(bench.target.tile) % len(bench.data))).shape[1]
+    with _named(info.name), torch.no_grad():
+        module = Prepared(loaded, info.spec, data.row_shape, data.spec.layout).eval().to(device).requires_grad_(False)
+        width = first_pass(module, data.rows(torch.arange(2) % len(data)).to(device)).shape[1]
     if width != classes:
         hint = "A surrogate must tell the same classes apart."
         raise Refused("bad_model", f"the surrogate {info.name} has {width} classes, the target {classes}", hint=hint, detail="classes")
     return module
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What is refused meanwhile is said of the surrogate of this name."""
+    try:
+        yield
+    except Refused as refused:
+        why = refused.reason
+        raise Refused(why.code, f"the surrogate {name}: {why.message}", hint=why.hint, detail=why.detail) from refused
 
 
 def _fresh(order: Order, bench: Bench, lesson: Surrogate, x: Tensor, classes: int) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from sparring.contract.retrained import DefenseResult, Lineage, Recipe, RetrainReport
+from sparring.contract.defenses import EnsembleTraining
+from sparring.contract.retrained import DefenseResult, Lineage, Recipe, RetrainReport, Source
 from sparring.storage.artifacts import Blob
 from sparring.storage.attempts import Claim
 from sparring.storage.uploads import Made
@@ -31,6 +32,7 @@ def _made(report: RetrainReport, result: DefenseResult, claim: Claim, files: Map
     if name not in files:
         raise ValueError(f"the model of {result.name} is not among the files")
     job, unlabelled = report.job, claim.others.get("unlabelled")
+    against = result.defense.models if isinstance(result.defense, EnsembleTraining) else ()
     recipe = Recipe(defense=result.defense, training=job.training, scratch=job.scratch, precision=job.precision, epoch=result.epoch)
     lineage = Lineage(
         parent=claim.model.id,
@@ -38,6 +40,7 @@ def _made(report: RetrainReport, result: DefenseResult, claim: Claim, files: Map
         data=claim.data.id,
         data_sha256=claim.data.sha256,
         unlabelled=unlabelled.id if unlabelled else None,
+        surrogates=tuple(Source(id=claim.others[ref].id, sha256=claim.others[ref].sha256) for ref in dict.fromkeys(against)),
         recipe=recipe,
         seed=job.training.seed,
         parting=job.seed,

@@ -81,7 +81,7 @@ def list_defenses(as_json: o.Json = False) -> None:
 def show_defense(name: Annotated[str, typer.Argument(help="Such as trades, or a short name such as pgd-at.", show_default=False)]) -> None:
     """One defense and its settings."""
     from sparring import show
-    from sparring.contract.defenses import describe
+    from sparring.contract.defenses import EnsembleTraining, describe
     from sparring.parsing import DEFENSE_ALIASES, DEFENSE_KINDS, unknown_defense
 
     kind = DEFENSE_ALIASES.get(name, name).partition(":")[0]
@@ -95,7 +95,8 @@ def show_defense(name: Annotated[str, typer.Argument(help="Such as trades, or a 
     show.facts([("name", kind), ("title", defense.title), ("family", family), ("paper", defense.paper), ("short names", short)])
     if settings := describe.settings(defense):
         show.table("\nsettings", ("name", "default", "may be", "meaning"), settings)
-    show.tell(f"\nfor example\nsparring retrain model.pt2 data.npz --defense {name} -o new.pt2")
+    beside = " --surrogate other.pt2" if defense is EnsembleTraining else ""
+    show.tell(f"\nfor example\nsparring retrain model.pt2 data.npz --defense {name}{beside} -o new.pt2")
 
 
 @suites.command("list")

@@ -85,20 +85,22 @@ class Sides:
 
     def upload(self, client: "Client") -> dict[str, str]:
         """Upload what is a file; the references by their field of the job. UsageProblem for weights without an architecture."""
-        from sparring.errors import UsageProblem
-        from sparring.peek import lacks_architecture
-
-        model = self.model_ref
-        if model is None:
-            info = client.models.upload(self.model, spec=self.model_spec)
-            wrong, hint = lacks_architecture(info)
-            if wrong:
-                raise UsageProblem(wrong, hint)
-            model = info.id
+        model = self.model_ref or self.uploaded(client, self.model)
         found = {"model": model, "data": self.data_ref or client.datasets.upload(self.data, spec=self.data_spec).id}
         for name, (given, ref) in self.others.items():
             found[name] = ref or client.datasets.upload(given, spec=self.data_spec).id
         return found
+
+    def uploaded(self, client: "Client", file: str) -> str:
+        """Upload a model file, declared as the model is; its id. UsageProblem for weights without an architecture."""
+        from sparring.errors import UsageProblem
+        from sparring.peek import lacks_architecture
+
+        info = client.models.upload(file, spec=self.model_spec)
+        wrong, hint = lacks_architecture(info)
+        if wrong:
+            raise UsageProblem(wrong, hint)
+        return info.id
 
 
 def run(sides: Sides, make: "Callable[..., Evaluate | Craft | Certify]", wanted: "Sequence[Output]", device: str, as_json: bool) -> None:
@@ -120,11 +122,14 @@ def run(sides: Sides, make: "Callable[..., Evaluate | Craft | Certify]", wanted:
 
 
 def job_maker(kind: Any, others: Sequence[str] = (), **given: Any) -> "Callable[..., Any]":
-    """Makes the job once the uploads are known, `others` beside model and data; whatever else is wrong with it is raised now."""
+    """Makes the job once the uploads are known, `others` beside model and data; whatever else is wrong with it is raised now.
+
+    What it is then told takes the place of what is given.
+    """
     from sparring.parsing import made
 
-    def make(**uploads: str) -> Any:
-        return made(kind, "", **uploads, **{name: value for name, value in given.items() if value is not None})
+    def make(**uploads: Any) -> Any:
+        return made(kind, "", **{name: value for name, value in given.items() if value is not None} | uploads)
 
     make(**dict.fromkeys(("model", "data", *others), "0" * 64))
     return make

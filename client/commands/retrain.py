@@ -19,6 +19,15 @@ Defenses = Annotated[
 _WRITTEN = "The model (.pt2 .safetensors .onnx .pt), the report (.html .json .md), the test rows (.npz); repeatable."
 Outputs = Annotated[list[Path] | None, typer.Option("-o", "--output", help=_WRITTEN, show_default=False)]
 Unlabelled = Annotated[str | None, typer.Option(help="Rows without labels to learn from too (.npz or id): vat, lds.", **_TRAINING)]
+Surrogates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--surrogate",
+        help="A model that ensemble moves rows against too (file, declared about as the model is, or id); repeatable.",
+        show_default=False,
+        **_TRAINING,
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data; 20 unless given.", show_default=False, **_TRAINING)]
 _SETTINGS = "Other settings: optimizer=sgd,rate=0.05,schedule=cyclic,augment=flip+shift …"
 Settings = Annotated[str, typer.Option(help=_SETTINGS, show_default=False, **_TRAINING)]
@@ -47,6 +56,7 @@ def retrain(
     defense: Defenses,
     output: Outputs = None,
     unlabelled: Unlabelled = None,
+    surrogate: Surrogates = None,
     epochs: Epochs = None,
     training: Settings = "",
     scratch: Scratch = False,
@@ -90,7 +100,7 @@ def retrain(
     make = job_maker(
         Retrain,
         [name for name, other in others.items() if other],
-        defenses=tuple(map(parsing.defense, defense)),
+        defenses=parsing.defenses_against(defense, ["0" * 64 for _ in surrogate or ()]),
         training=parsing.training(training, seed=seed, **given),
         scratch=scratch,
         patience=patience,
@@ -107,8 +117,11 @@ def retrain(
     model_spec = parsing.spec(ModelSpec, arch=arch, mean=mean, std=std, layout=layout, classes=classes)
     data_spec = parsing.spec(DataSpec, bounds=bounds, scale=scale, layout=data_layout)
     sides = Sides(model, data, model_spec, data_spec, **others)
+    rivals = [(given, parsing.reference(given, "mdl")) for given in surrogate or ()]
     with local.service(device) as client:
-        job = client.jobs.submit(make(**sides.upload(client)))
+        uploads = sides.upload(client)
+        refs = [ref or sides.uploaded(client, given) for given, ref in rivals]
+        job = client.jobs.submit(make(**uploads, defenses=parsing.defenses_against(defense, refs)))
         with cancelled_if_interrupted(client, job.id):
             ended = follow(client, job.id)
         report = client.jobs.retrained(job.id)

@@ -24,6 +24,8 @@ Crafter = Annotated[AnyCrafter, Discriminator("kind"), BeforeValidator(_crafter)
 """A white-box attack, as an object or by its kind alone."""
 
 MAX_SURROGATES = 20
+Surrogates = Annotated[tuple[Ref, ...], Field(max_length=MAX_SURROGATES), PlusSeparated]
+"""Uploaded models that serve as surrogates."""
 
 
 class Transfer(AttackBase):
@@ -46,7 +48,7 @@ class Transfer(AttackBase):
     architectures: Annotated[tuple[Architecture, ...], Field(max_length=MAX_SURROGATES), PlusSeparated] | None = None
     """Surrogates to train: mlp, cnn (pictures), tanh (one hidden layer), eegnet (channels by samples), same (the target's own
     architecture, if it is of the built-in zoo). Unless given mlp, and cnn where rows are pictures; none where `models` are."""
-    models: Annotated[tuple[Ref, ...], Field(max_length=MAX_SURROGATES), PlusSeparated] = ()
+    models: Surrogates = ()
     """Uploaded models to use as surrogates."""
     ensemble: bool = False
     """Attack the mean of the surrogates' logits, once, and not each of them in turn."""

@@ -10,6 +10,7 @@ from sparring.contract.defenses.adversarial import (
     MART,
     TRADES,
     YOPO,
+    EnsembleTraining,
     FastTraining,
     FGSMTraining,
     FreeLB,
@@ -43,6 +44,7 @@ AnyDefense = (
     | MART
     | ALP
     | FriendlyTraining
+    | EnsembleTraining
 )
 DefenseSpec = Annotated[AnyDefense, Discriminator("kind"), BeforeValidator(lambda given: require_kind(given, DEFENSES))]
 DEFENSES: tuple[type[AnyDefense], ...] = get_args(AnyDefense)
@@ -54,6 +56,7 @@ WRAPPERS: tuple[type[AnyWrapper], ...] = get_args(AnyWrapper)
 """Everything that may stand before a model when it is used."""
 
 __all__ = ["ALP", "DEFENSES", "IMSAT", "JPEG", "LDS", "MART", "TRADES", "VAT", "WRAPPERS", "YOPO", "Adversarial", "AnyDefense"]
-__all__ += ["AnyWrapper", "BitDepth", "DefenseBase", "DefenseSpec", "Dropout", "FGSMTraining", "Family", "FastTraining", "FreeLB"]
-__all__ += ["FreeTraining", "FriendlyTraining", "GradientPenalty", "LabelSmoothing", "Mixup", "Noise", "NoisyInput", "PGDTraining", "Plain"]
-__all__ += ["Smoothed", "SmoothingCertificate", "Training", "Transform", "WeightPenalty", "WrapperBase", "WrapperSpec"]
+__all__ += ["AnyWrapper", "BitDepth", "DefenseBase", "DefenseSpec", "Dropout", "EnsembleTraining", "FGSMTraining", "Family"]
+__all__ += ["FastTraining", "FreeLB", "FreeTraining", "FriendlyTraining", "GradientPenalty", "LabelSmoothing", "Mixup", "Noise"]
+__all__ += ["NoisyInput", "PGDTraining", "Plain", "Smoothed", "SmoothingCertificate", "Training", "Transform", "WeightPenalty"]
+__all__ += ["WrapperBase", "WrapperSpec"]

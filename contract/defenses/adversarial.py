@@ -4,6 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from sparring.contract.attacks.gradient import Labels
+from sparring.contract.attacks.gray import Surrogates
 from sparring.contract.defenses.base import Adversarial, Count, Neutral, Share
 from sparring.contract.quantity import NotBool, PositiveQuantity, Quantity, value
 
@@ -233,3 +235,27 @@ class FriendlyTraining(_Stepping):
     def gradients(self) -> int:
         """One for each step, one to learn."""
         return self.steps + 1
+
+
+class EnsembleTraining(Adversarial):
+    """Ensemble adversarial training: each batch is moved by one step against one model, drawn evenly from that which learns and surrogates.
+
+    The surrogates are uploaded models that stay as they are: what they teach does not grow weaker as the model learns to fool its own
+    single step. It guards against attackers who know another model, and mostly less than `pgd` against one who has the weights.
+    """
+
+    title = "Ensemble training"
+    paper = "Tramèr et al. 2017, arXiv 1705.07204"
+
+    kind: Literal["ensemble"] = "ensemble"
+    models: Surrogates = ()
+    """Uploaded models to use as surrogates; `--surrogate FILE` uploads and adds one. A job needs at least one."""
+    labels: Labels = "predicted"
+    """What rows are moved away from: their labels, or what the model that they are moved against predicts, which gives no label away."""
+    clean: bool = True
+    """Learn from the rows as they are too, equally weighted."""
+
+    @property
+    def gradients(self) -> int:
+        """One to move, one to learn, and one for the clean row."""
+        return 3 if self.clean else 2

@@ -55,7 +55,7 @@ def settings(model: type[Frozen]) -> tuple[Setting, ...]:
 def _default(given: Any) -> str:
     if isinstance(given, (list, tuple)):
         return ", ".join(map(str, given)) or "none"
-    return "not set" if given is None else str(given)
+    return "not set" if given is None else str(given).lower() if isinstance(given, bool) else str(given)
 
 
 def _bounds(told: dict[str, Any]) -> str:
@@ -64,6 +64,10 @@ def _bounds(told: dict[str, Any]) -> str:
         return f"one of {', '.join(told['enum'])}"
     if told.get("type") == "array" and told["items"].get("type") == "integer":
         return f"integers, {told['items']['minimum']:,} to {told['items']['maximum']:,}"
+    if told.get("type") == "boolean":
+        return "true or false"
+    if told.get("type") == "array" and "pattern" in told["items"]:
+        return "ids or sha256, with + between them"
     if told.get("type") == "array":
         choices = told["items"].get("enum") or [name for each in told["items"]["anyOf"] for name in each.get("enum", [each.get("const")])]
         return f"any of {', '.join(choices)}"

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sparring.attacks.search import search_copy
 from sparring.contract.base import Frozen
+from sparring.contract.defenses import EnsembleTraining
 from sparring.contract.report import Finding, Score
 from sparring.contract.retrained import End, Epoch
 from sparring.contract.runner import TrainingOrder
@@ -29,6 +31,7 @@ from sparring.workers.retraining import checkpoints, formats
 from sparring.workers.retraining.exam import MOST, Exam
 from sparring.workers.retraining.rows import lesson, opened, other, split
 from sparring.workers.retraining.trainee import trainee
+from sparring.workers.surrogates import uploaded
 
 _EVERY = 8
 """Batches between two looks at the clock."""
@@ -152,6 +155,9 @@ class _Session:
         spare = other(task.order, "unlabelled", data) if self.defense.unlabelled else None
         self.spare = None if spare is None else lesson(spare, labelled=False)
         self.trainee = trainee(task.order, data, task.facts, device)
+        named = dict.fromkeys(self.defense.models) if isinstance(self.defense, EnsembleTraining) else ()
+        self.rivals = [task.order.others[ref] for ref in named]
+        self.surrogates = [search_copy(uploaded(each, data, device, task.facts.classes))[0] for each in self.rivals]
         self.exam: Exam | None = None
         if len(parts.validation):
             held = lesson(data, parts.validation[:MOST])
@@ -177,7 +183,8 @@ class _Session:
                 break
         assert last is not None
         if self.best is not None and (self.diary.epoch < last.epoch or end == "stopped_early"):
-            hand_out(self.trainee.model, self.defense, self.data, self.best, self.settings, unlabelled=self.spare)
+            model, best = self.trainee.model, self.best
+            hand_out(model, self.defense, self.data, best, self.settings, unlabelled=self.spare, surrogates=self.surrogates)
         files, findings = self._files()
         return Result(
             plan=self.task.plan,
@@ -189,7 +196,7 @@ class _Session:
             curve=self.diary.curve,
             seconds=self._seconds(),
             resumed=self.resumed,
-            notes=last.notes,
+            notes=(*last.notes, *(f"surrogate {each.info.name}, sha256 {each.info.sha256}" for each in self.rivals)),
             files=files,
             findings=findings,
         )
@@ -206,7 +213,16 @@ class _Session:
         """The training, each epoch examined and checkpoints written on the way."""
         state = self._resume()
         try:
-            course = train(self.trainee.model, self.defense, self.data, self.settings, unlabelled=self.spare, state=state, every=_EVERY)
+            course = train(
+                self.trainee.model,
+                self.defense,
+                self.data,
+                self.settings,
+                unlabelled=self.spare,
+                surrogates=self.surrogates,
+                state=state,
+                every=_EVERY,
+            )
         except ValueError as error:
             hint = "Choose another defense for this model and these data; `sparring defenses list` tells them."
             raise Refused("unsupported", f"{self.defense.kind}: {error}", hint=hint, detail="defense_unfit") from error

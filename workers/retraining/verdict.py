@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from sparring.contract.defenses import Adversarial
+from sparring.contract.attacks import Transfer
+from sparring.contract.defenses import Adversarial, EnsembleTraining
 from sparring.contract.report import AttackResult, Finding, Report, Score
 from sparring.contract.retrain import Retrain
 from sparring.contract.retrained import DefenseResult, Epoch, Paired
@@ -118,6 +119,12 @@ def advice(before: Report, each: Sequence[DefenseResult], chosen: DefenseResult,
         yield (
             f"{chosen.name} was at its best after epoch {chosen.epoch} of {chosen.epochs} and then learnt the training rows by heart: "
             "fewer epochs do, or try average=ema, awp=0.005 or more data."
+        )
+    tried = any(isinstance(attack.attack, Transfer) for threat in before.threats for attack in threat.each)
+    if not tried and any(isinstance(result.defense, EnsembleTraining) for result in each):
+        yield (
+            "What ensemble guards against, examples made on other models, was not tried here: evaluate the new version with "
+            "transfer:models=…, naming one that was no surrogate."
         )
     if not any(isinstance(result.defense, Adversarial) for result in each):
         yield "None of these defenses trains on attacks. pgd and trades are dearer, and mostly give more robust models."
