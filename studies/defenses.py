@@ -2,6 +2,7 @@
 
 circles, moons: 8 rows of each class, in two dimensions that a fixed random map puts into a hundred.
 digits: robustness of a small network on 8 by 8 digits, trained in every way.
+transfer: the same network on rows moved against another model.
 labels: digits of which only 50 have labels.
 clusters: digits without any.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from digits import clusters, few, hold
+from digits import clusters, few, hold, transfer
 from page import Measured, line, measurements, spread, write
 from toys import drawn, toy
 
@@ -31,6 +32,7 @@ STUDIES = {
     "circles": Study(("test error, %", "other points for each seed, %"), 3, partial(toy, "circles")),
     "moons": Study(("test error, %", "other points for each seed, %"), 3, partial(toy, "moons")),
     "digits": Study(("clean, %", "under FGSM, %", "under PGD, %"), 3, hold),
+    "transfer": Study(("clean, %", "moved against another model, %", "under PGD, %"), 3, transfer),
     "labels": Study(("test error, %",), 3, few),
     "clusters": Study(("accuracy, %",), 5, clusters),
 }

@@ -1,4 +1,4 @@
-"""8 by 8 digits: robustness of a small network trained in every way, learning with 50 labels, and without any."""
+"""8 by 8 digits: robustness of a small network trained in every way, also on rows made on another, with 50 labels, and without any."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparring.attacks import catalogue, random
 from sparring.attacks.access import Target
 from sparring.attacks.norms import ball
-from sparring.attacks.problem import Goal, problem
+from sparring.attacks.problem import Goal, Problem, problem
 from sparring.attacks.search import search_copy
 from sparring.contract.attacks import FGSM, PGD, AttackSpec
 from sparring.contract.defenses import Training
@@ -49,6 +49,8 @@ HOLD: dict[str, tuple[str, ...]] = {
     "label_smoothing": (),
 }
 """Ways to train, and what each comes to in the reference: clean, under the single step, under several."""
+TRANSFER = ("plain", "fgsm:eps=0.1", "pgd:eps=0.1", "ensemble:eps=0.1", "ensemble:eps=0.1,clean=false")
+"""Ways to train that are shown what was made on a model that nobody trained against."""
 FEW = {
     "vat:weight=0": "14.8 ± 2.5",
     "vat:weight=0,entropy=1,ramp=0": "13.4 ± 1.1",
@@ -79,10 +81,14 @@ def robust(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[AttackSpec]
     target = Target(model, search_copy(model)[0], 64)
     standing = torch.nonzero(target.labels(x) == y).flatten()
     for attack in attacks:
-        rows, eps = x[standing], torch.full((len(standing),), EPS, dtype=torch.float64)
-        asked = problem(Goal(y[standing]), ball("linf", rows, eps, (0.0, 1.0)), random.keys(0, standing))
-        standing = standing[~catalogue.run(attack, EPS, target, asked).success]
+        standing = standing[~catalogue.run(attack, EPS, target, asked(x, y, standing)).success]
     return 100 * len(standing) / len(x)
+
+
+def asked(x: Tensor, y: Tensor, rows: Tensor) -> Problem:
+    """Some of the rows, to be attacked within EPS."""
+    eps = torch.full((len(rows),), EPS, dtype=torch.float64)
+    return problem(Goal(y[rows]), ball("linf", x[rows], eps, (0.0, 1.0)), random.keys(0, rows))
 
 
 def split() -> tuple[Data, Tensor, Tensor]:
@@ -102,6 +108,32 @@ def hold(seeds: int) -> Iterator[Measured]:
             list(train(model, defense(text), data, Training(epochs=60, schedule="constant", monitor=0, seed=seed)))
             found.append((100 - error(model, x, y), robust(model, x, y, SINGLE), robust(model, x, y, (*SINGLE, *SEVERAL))))
         yield Measured(text, tuple(zip(*found, strict=True)), reference)
+
+
+def transfer(seeds: int) -> Iterator[Measured]:
+    """Accuracy in per cent: clean, on rows moved by PGD against a model that nobody knew, and under PGD against its own weights."""
+    data, x, y = split()
+
+    def learnt(text: str, model: nn.Module, seed: int, surrogates: Sequence[nn.Module] = ()) -> nn.Module:
+        settings = Training(epochs=60, schedule="constant", monitor=0, seed=seed)
+        list(train(model, defense(text), data, settings, surrogates=surrogates if text.startswith("ensemble") else ()))
+        return model
+
+    known = [[learnt("plain", network(100 + seed, 64, *widths, 10), 100 + seed) for widths in ((128,), (64, 64))] for seed in range(seeds)]
+    shown = [moved(learnt("plain", network(200 + seed, 64, 256, 256, 10), 200 + seed), x, y) for seed in range(seeds)]
+    for text in TRANSFER:
+        found = []
+        for seed in range(seeds):
+            model = learnt(text, network(seed, 64, 256, 256, 10), seed, known[seed])
+            own = robust(model, x, y, (*SINGLE, *SEVERAL))
+            found.append((100 - error(model, x, y), 100 - error(model, shown[seed], y), own))
+        yield Measured(text, tuple(zip(*found, strict=True)))
+
+
+def moved(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The rows, each moved by all of PGD's steps against this model."""
+    whole = asked(x, y, torch.arange(len(x)))._replace(stop=False)
+    return catalogue.run(PGD(steps=50, alpha=0.01), EPS, Target(model, search_copy(model)[0], 64), whole).x
 
 
 def few(seeds: int) -> Iterator[Measured]:

@@ -19,6 +19,7 @@ from sparring.sdk import Client
 from sparring.storage import jobs
 from tests.client.conftest import FILES
 from tests.reports import factory, retrained
+from tests.service.conftest import pt2
 
 TRAINED = {
     "report.json": retrained.report().model_dump_json().encode(),
@@ -70,6 +71,24 @@ def test_other_rows_are_uploaded_and_named(sparring, files, worker, served, tmp_
     assert job.threats == (Threat(norm="linf", eps="4/255"), Threat(norm="l2", eps=0.5))
 
 
+def test_surrogates_are_uploaded_and_named_in_every_ensemble(sparring, files, worker, served, tmp_path):
+    worker(files=TRAINED)
+    (tmp_path / "other.pt2").write_bytes(pt2())
+    with Client(served.url, served.key) as client:
+        known = client.models.upload(files[0], name="known").id
+    defenses = ("--defense", "pgd", "--defense", f"ensemble:eps=0.1,models={'c' * 64}", "--defense", "ensemble:clean=false")
+    done = sparring("retrain", *files, *defenses, "--surrogate", "other.pt2", "--surrogate", known)
+    assert done.returncode == 4, "what is named by hand must be there too"
+    assert "/defenses/1/models/0" in done.stderr or "c" * 10 in done.stderr, done.stderr
+    done = sparring("retrain", *files, *defenses[:2], *defenses[4:], "--surrogate", "other.pt2", "--surrogate", known)
+    assert done.returncode == 0, done.stderr
+    pgd, ensemble = submitted(served).defenses
+    assert pgd.kind == "pgd"
+    assert (ensemble.kind, ensemble.clean) == ("ensemble", False)
+    with Client(served.url, served.key) as client:
+        assert [client.models.get(ref).name for ref in ensemble.models] == ["other.pt2", "known"]
+
+
 def test_reports_by_hand(sparring, files, worker, served, tmp_path):
     worker(files=TRAINED)
     assert sparring("retrain", *files, "--defense", "vat").returncode == 0
@@ -113,6 +132,11 @@ def test_a_report_of_an_evaluation_is_no_report_of_a_training(sparring, files, w
         (("--defense", "vat", "--epochs", "0"), "epochs: must be greater than or equal to 1"),
         (("--defense", "vat", "--held-out", "0"), "give test, or a share above 0"),
         (("--defense", "pgd", "--unlabelled", "net.pt2"), "none of the defenses learns from rows without labels"),
+        (("--defense", "pgd", "--surrogate", "net.pt2"), "--surrogate: none of the defenses moves rows against surrogates"),
+        (("--defense", "ensemble"), "ensemble has no surrogate: upload other models"),
+        (("--defense", "ensemble", "--surrogate", "absent.pt2"), "absent.pt2"),
+        (("--defense", "ensemble", *("--surrogate", "net.pt2") * 21), "--surrogate: models"),
+        (("--defense", "ensemble:models=x"), "models"),
         (("--defense", "vat", "-o", "rows.csv"), "nothing is written as .csv"),
         (("--defense", "vat", "--suite", "slow"), "suite: must be 'quick'"),
         (("--defense", "vat", "--precision", "half"), "precision: must be 'exact' or 'fast'"),

@@ -17,7 +17,7 @@ from sparring.contract.defenses import (
 
 KINDS = (
     "plain noise mixup dropout label_smoothing weight_penalty gradient_penalty lds vat imsat "
-    "fgsm fast pgd free yopo freelb trades mart alp friendly"
+    "fgsm fast pgd free yopo freelb trades mart alp friendly ensemble"
 )
 EVERY = (*DEFENSES, *WRAPPERS, Training, SmoothingCertificate)
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from workers.onnx_nets import exported
 from workers.orders import export, network, trained
 
-from sparring.contract.retrained import RetrainReport
+from sparring.contract.retrained import RetrainReport, Source
 from sparring.contract.specs import ModelFormat, ModelSpec
 from sparring.workers.zoo import Mlp
 
@@ -96,9 +96,12 @@ def version_measured(ready: Ready, model: str, rows: Path):
 
 
 @pytest.mark.slow
-def test_a_training_whose_runner_is_killed_ends_in_the_same_weights(ready: Ready, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "epochs"), [("pgd", 60), ("ensemble", 250)])
+def test_a_training_whose_runner_is_killed_ends_in_the_same_weights(ready: Ready, tmp_path: Path, kind: str, epochs: int) -> None:
     stack = ready.stack
-    given = JOB | {"model": ready.model, "data": ready.data, "defenses": [DEFENSE | {"steps": 10}], "training": {"epochs": 60}}
+    rival = stack.client.models.upload(export(trained(network(), epochs=3), tmp_path / "rival.pt2"))
+    defense = DEFENSE | {"steps": 10} if kind == "pgd" else {"kind": kind, "eps": 0.05, "models": [rival.id]}
+    given = JOB | {"model": ready.model, "data": ready.data, "defenses": [defense], "training": {"epochs": epochs}}
 
     def ended(job: str) -> tuple[RetrainReport, bytes]:
         info = stack.ended(job, 300)
@@ -107,7 +110,7 @@ def test_a_training_whose_runner_is_killed_ends_in_the_same_weights(ready: Ready
 
     whole, weights = ended(stack.submit(**given))
     job = stack.submit(**given)
-    states = stack.data / "work" / job / "1" / "shards" / "pgd"
+    states = stack.data / "work" / job / "1" / "shards" / kind
     eventually(lambda: list(states.glob("*.state")), 120, "a state to go on from")
     os.kill(stack.runner(), signal.SIGKILL)
     cut, same = ended(job)
@@ -116,3 +119,6 @@ def test_a_training_whose_runner_is_killed_ends_in_the_same_weights(ready: Ready
     assert same == weights
     assert cut.best.after.threats[0].worst == whole.best.after.threats[0].worst
     assert [epoch.model_dump() for epoch in cut.best.curve] == [epoch.model_dump() for epoch in whole.best.curve]
+    lineage = stack.client.models.get(stack.info(job).models[0]).lineage
+    assert lineage is not None
+    assert lineage.surrogates == ((Source(id=rival.id, sha256=rival.sha256),) if kind == "ensemble" else ())

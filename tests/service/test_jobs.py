@@ -93,6 +93,13 @@ def test_whatever_else_a_job_needs_is_named_where_it_stands(served: Served) -> N
     answer = served.http.post("/v1/jobs", json=body)
     assert answer.status_code == 422
     assert [fault["pointer"] for fault in answer.json()["problems"]] == ["/training", "/attacks/0/models/1"]
+    retraining = {"kind": "retrain", "model": model.id, "data": data.id}
+    answer = served.http.post("/v1/jobs", json=retraining | {"defenses": [{"kind": "ensemble", "models": attack["models"]}]})
+    assert answer.status_code == 422
+    assert [fault["pointer"] for fault in answer.json()["problems"]] == ["/defenses/0/models/1"]
+    answer = served.http.post("/v1/jobs", json=retraining | {"defenses": [{"kind": "ensemble"}]})
+    assert answer.status_code == 422
+    assert "ensemble has no surrogate: upload other models" in answer.text
 
 
 def test_models_can_be_named_by_digest_and_jobs_listed_by_state(served: Served) -> None:

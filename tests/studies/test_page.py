@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from digits import FEW, HOLD
+from digits import FEW, HOLD, TRANSFER
 from page import Measured, between, measurements, table, write
 from toys import ROWS
 
@@ -45,7 +45,14 @@ def test_each_figure_stands_with_its_spread_beside_its_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("circles", ROWS["circles"][1]), ("moons", ROWS["moons"][1]), ("digits", HOLD), ("labels", FEW)]
+    ("name", "rows"),
+    [
+        ("circles", ROWS["circles"][1]),
+        ("moons", ROWS["moons"][1]),
+        ("digits", HOLD),
+        ("transfer", dict.fromkeys(TRANSFER, ())),
+        ("labels", FEW),
+    ],
 )
 def test_what_stands_on_the_page_is_of_the_study(name: str, rows: dict[str, str | tuple[str, ...]]) -> None:
     """Every row names a defense of the study, and has the references that the study knows; plain training is among them."""

@@ -127,6 +127,7 @@ def test_a_retraining_is_submitted(browser: Browser, shared: Served) -> None:
         ({"epochs": "0"}, "greater"),
         ({"eps": "x"}, "ratio"),
         ({"defense": "x"}, "pgd"),
+        ({"defense": "ensemble"}, "no surrogate"),
     ):
         answer = browser.post("/retrain", **{**job, **changes})
         assert answer.status_code == 422

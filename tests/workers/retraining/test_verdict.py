@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparring.contract.attacks import FGSM, PGD
-from sparring.contract.defenses import VAT, PGDTraining
+from sparring.contract.attacks import FGSM, PGD, Transfer
+from sparring.contract.defenses import VAT, EnsembleTraining, PGDTraining
 from sparring.contract.report import Score
 from sparring.contract.retrain import Retrain
 from sparring.contract.retrained import Epoch, Paired
@@ -115,6 +115,18 @@ def test_the_advice_is_to_go_on_while_it_rises_and_to_stop_once_it_falls():
 def test_defenses_that_see_no_attack_are_told_of_those_that_do():
     assert "pgd and trades are dearer" in advice(retrained.result("vat"))
     assert "dearer" not in advice(retrained.result("pgd"))
+
+
+def test_an_ensemble_is_to_be_measured_by_what_it_guards_against():
+    models = ("mdl_" + "a" * 20,)
+    against = retrained.result("pgd", defense=EnsembleTraining(models=models))
+    assert "evaluate the new version with transfer:models=" in advice(against)
+    assert "transfer" not in advice(retrained.result("pgd"))
+    before = factory.report()
+    first = before.threats[0]
+    shown = first.each[0].model_copy(update={"attack": Transfer(models=models)})
+    tried = before.model_copy(update={"threats": (first.model_copy(update={"each": (shown,)}),)})
+    assert "transfer" not in " ".join(verdict.advice(tried, [against], against, {"pgd": [APART]}))
 
 
 def test_rows_the_model_may_have_learnt_from_are_told_of_unless_test_rows_were_given():
