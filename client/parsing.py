@@ -163,7 +163,7 @@ def defenses_against(written: Sequence[str], surrogates: Sequence[str]) -> tuple
     if surrogates and not any(isinstance(each, EnsembleTraining) for each in found):
         raise UsageProblem("--surrogate: none of the defenses moves rows against surrogates", "Leave it out, or ask for ensemble")
     return tuple(
-        made(EnsembleTraining, "--surrogate", **dict(each) | {"models": (*each.models, *surrogates)})
+        made(EnsembleTraining, "--surrogate", **each.model_dump(exclude={"kind"}) | {"models": (*each.models, *surrogates)})
         if isinstance(each, EnsembleTraining) and surrogates
         else each
         for each in found

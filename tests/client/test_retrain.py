@@ -8,7 +8,7 @@ import pytest
 
 from sparring import parsing
 from sparring.contract.catalogue import DEFENSE_INFOS
-from sparring.contract.defenses import DEFENSES, describe
+from sparring.contract.defenses import DEFENSES, EnsembleTraining, describe
 from sparring.contract.retrain import Retrain
 from sparring.contract.threat import Threat
 from sparring.errors import UsageProblem
@@ -76,17 +76,25 @@ def test_surrogates_are_uploaded_and_named_in_every_ensemble(sparring, files, wo
     (tmp_path / "other.pt2").write_bytes(pt2())
     with Client(served.url, served.key) as client:
         known = client.models.upload(files[0], name="known").id
-    defenses = ("--defense", "pgd", "--defense", f"ensemble:eps=0.1,models={'c' * 64}", "--defense", "ensemble:clean=false")
+        third = client.models.upload(files[0], name="third").id
+    defenses = ("--defense", "pgd", "--defense", f"ensemble:eps=0.1,models={third}", "--defense", "ensemble:clean=false")
     done = sparring("retrain", *files, *defenses, "--surrogate", "other.pt2", "--surrogate", known)
-    assert done.returncode == 4, "what is named by hand must be there too"
-    assert "/defenses/1/models/0" in done.stderr or "c" * 10 in done.stderr, done.stderr
-    done = sparring("retrain", *files, *defenses[:2], *defenses[4:], "--surrogate", "other.pt2", "--surrogate", known)
     assert done.returncode == 0, done.stderr
-    pgd, ensemble = submitted(served).defenses
+    pgd, one, two = submitted(served).defenses
     assert pgd.kind == "pgd"
-    assert (ensemble.kind, ensemble.clean) == ("ensemble", False)
+    assert isinstance(one, EnsembleTraining)
+    assert isinstance(two, EnsembleTraining)
+    assert (one.eps, one.clean, two.clean) == (0.1, True, False)
     with Client(served.url, served.key) as client:
-        assert [client.models.get(ref).name for ref in ensemble.models] == ["other.pt2", "known"]
+        names = [[client.models.get(ref).name for ref in each.models] for each in (one, two)]
+    assert names == [["third", "other.pt2", "known"], ["other.pt2", "known"]]
+
+
+def test_a_surrogate_that_is_not_there_is_named_where_the_job_names_it(sparring, files, served):
+    absent = "mdl_" + "0" * 20
+    done = sparring("retrain", *files, "--defense", "ensemble", "--surrogate", absent)
+    assert done.returncode == 2
+    assert f"defenses.0.models.0: there is no model '{absent}'" in done.stderr
 
 
 def test_reports_by_hand(sparring, files, worker, served, tmp_path):
