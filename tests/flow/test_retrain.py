@@ -96,7 +96,7 @@ def version_measured(ready: Ready, model: str, rows: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "epochs"), [("pgd", 60), ("ensemble", 250)])
+@pytest.mark.parametrize(("kind", "epochs"), [("pgd", 60), ("ensemble", 80)])
 def test_a_training_whose_runner_is_killed_ends_in_the_same_weights(ready: Ready, tmp_path: Path, kind: str, epochs: int) -> None:
     stack = ready.stack
     rival = stack.client.models.upload(export(trained(network(), epochs=3), tmp_path / "rival.pt2"))
