@@ -41,7 +41,7 @@ def convolution(
         return _CONVOLUTIONS[axes](x, weight, bias, stride, padding, dilation, groups)
     if has_torch_function_unary(x):  # whoever watches the model sees one call
         return handle_torch_function(convolution, (x,), x, weight, bias, stride, padding, dilation, groups)
-    return _Convolution.apply(x, weight, bias, each(stride, axes), each(padding, axes))  # type: ignore[no-any-return, no-untyped-call]
+    return _Convolution.apply(x, weight, bias, per_axis(stride, axes), per_axis(padding, axes))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _forward(self: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -87,7 +87,7 @@ def quick_slopes(model: nn.Module) -> int:
 
 def _suits(kernel: Sequence[int], stride: Sizes, dilation: Sizes, groups: int) -> bool:
     """Few channels, by a kernel (C, …), all of them seen by every output, through taps that lie side by side."""
-    return (kernel[0] <= 4 or _in_phases(kernel, each(stride, len(kernel) - 1))) and groups == 1 and set(each(dilation, 1)) == {1}
+    return (kernel[0] <= 4 or _in_phases(kernel, per_axis(stride, len(kernel) - 1))) and groups == 1 and set(per_axis(dilation, 1)) == {1}
 
 
 def _in_phases(kernel: Sequence[int], stride: Sequence[int]) -> bool:
@@ -137,7 +137,8 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (weight,), (slope,) = ctx.saved_tensors, slopes
         taken = _by_phases if _in_phases(weight.shape[1:], ctx.stride) else _by_taps
-        whole = taken(ctx, weight.to(slope.dtype), slope)
+        with torch.autocast("cpu", enabled=False):  # whoever takes slopes inside of one means the pass, not the slopes
+            whole = taken(ctx, weight.to(slope.dtype), slope)
         inner = tuple(slice(pad, pad + size) for size, pad in zip(ctx.size, ctx.padding, strict=True))
         return whole[:, :, *inner], None, None, None, None
 
@@ -189,7 +190,7 @@ def _filled(numbers: Tensor, more: Sequence[int]) -> Tensor:
     return functional.pad(numbers, [one for count in reversed(more) for one in (0, count)]) if any(more) else numbers
 
 
-def each(sizes: Sizes, axes: int) -> tuple[int, ...]:
+def per_axis(sizes: Sizes, axes: int) -> tuple[int, ...]:
     """The size along each of so many axes, of which one may stand for all."""
     every = (sizes,) if isinstance(sizes, int) else tuple(sizes)
     return every * axes if len(every) == 1 else every

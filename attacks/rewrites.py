@@ -1,6 +1,5 @@
 """What is done to the graph of a search copy or of a view, so that passes take less time. Each tells how often it was done."""
 
-import operator
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from torch.nn.utils.parametrize import is_parametrized
 
-from sparring.attacks.convolutions import each, held
+from sparring.attacks.convolutions import held, per_axis
 
 _CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
 _RELUS = frozenset({nn.ReLU, functional.relu, torch.relu, "relu", torch.ops.aten.relu.default})
@@ -23,15 +22,8 @@ _POOLS = frozenset(
         *(torch.ops.aten.max_pool1d.default, torch.ops.aten.max_pool2d.default, torch.ops.aten.max_pool3d.default),
     }
 )
-_SUMS = frozenset({operator.add, torch.add, "add", torch.ops.aten.add.Tensor})
-_FRESH = frozenset(
-    {
-        *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-        *(functional.conv1d, functional.conv2d, functional.conv3d),
-        *(*_CONVOLUTIONS, torch.ops.aten.batch_norm.default),
-    }
-)
-"""What makes a tensor of its own, which no slope of it needs."""
+_FRESH = frozenset({nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d})
+"""Layers that make memory of their own."""
 
 
 class Folded(NamedTuple):
@@ -69,8 +61,8 @@ def pool_first(graph: fx.GraphModule) -> int:
         source = relu.args[0] if relu.args else None
         if not isinstance(source, fx.Node) or len(relu.users) > 1 or len(source.users) > 1:  # a ReLU may work in place
             continue
-        # the source may be a view, and the ReLU change what it shows
-        if _in_place(relu, layers) and source.op not in {"call_module", "placeholder"}:
+        # the source may show another's memory, and the ReLU change that
+        if _in_place(relu, layers) and source.op != "placeholder" and _does(source, layers) not in _FRESH:
             continue
         pool.replace_input_with(relu, source)
         with graph.graph.inserting_after(pool):
@@ -84,32 +76,20 @@ def pool_first(graph: fx.GraphModule) -> int:
     return count
 
 
-def in_place(graph: fx.GraphModule) -> int:
-    """Let sums with what a convolution or batch norm made for them alone, and ReLUs of such, overwrite it; returns how many do.
-
-    Not one bit is another, and a pass touches less memory.
-    """
-    layers, count, own = dict(graph.named_modules()), 0, set[fx.Node]()
+def in_any_memory(graph: fx.GraphModule) -> int:
+    """Let what is seen in another shape lie in any order of memory, as that of channels last; returns how many do."""
+    count = 0
     for node in graph.graph.nodes:
-        does, alone = _does(node, layers), [one for one in node.args if isinstance(one, fx.Node) and one in own and len(one.users) == 1]
-        if does in _FRESH:
-            own.add(node)
-        elif does in _SUMS and alone and len(node.args) == 2 and not node.kwargs:
-            own.add(node)
-            other = node.args[1] if node.args[0] is alone[0] else node.args[0]
-            node.op, node.target, node.args = "call_function", _added, (alone[0], other)
-            count += 1
-        elif does in _RELUS and alone and not _in_place(node, layers):
-            node.op, node.target, node.args, node.kwargs = "call_function", torch.relu_, (alone[0],), {}
-            count += 1
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+        elif node.op == "call_method" and node.target == "view" and not any(isinstance(one, torch.dtype) for one in node.args):
+            node.target = "reshape"
+        else:
+            continue
+        count += 1
     if count:
         graph.recompile()
     return count
-
-
-def _added(own: Tensor, other: Tensor | float) -> Tensor:
-    fits = isinstance(other, Tensor) and other.shape == own.shape and other.dtype == own.dtype
-    return own.add_(other) if fits else own + other
 
 
 def _does(node: fx.Node, layers: dict[str, nn.Module]) -> object:
@@ -129,20 +109,21 @@ def _usual(pool: fx.Node, layers: dict[str, nn.Module]) -> bool:
     layer = layers.get(str(pool.target))
     told: dict[str, Any] = dict(zip(("dilation", "ceil_mode", "return_indices"), pool.args[4:], strict=False)) | pool.kwargs
     dilation = told.get("dilation", getattr(layer, "dilation", 1))
-    return set(each(dilation, 1)) == {1} and not told.get("return_indices", getattr(layer, "return_indices", False))
+    return set(per_axis(dilation, 1)) == {1} and not told.get("return_indices", getattr(layer, "return_indices", False))
 
 
 def fold_modules(graph: fx.GraphModule) -> list[Folded]:
     """Fold each batch norm of a traced model, made of torch's own layers, into the convolution that alone feeds it."""
     layers = dict(graph.named_modules())
     calls = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
+    reads = [str(node.target) for node in graph.graph.nodes if node.op == "get_attr"]
     done = []
     for node in list(graph.graph.nodes):
-        if node.op != "call_module" or not _constant(layers[node.target]):
+        if node.op != "call_module" or not _constant(layers[node.target]) or not node.args:
             continue
         source = node.args[0]
         convolution = layers.get(str(source.target)) if source.op == "call_module" and len(source.users) == 1 else None
-        if calls[str(source.target)] > 1:
+        if calls[str(source.target)] > 1 or any(str(source.target) == read.rpartition(".")[0] for read in reads):
             continue  # another place uses the same weights without this norm
         if not isinstance(convolution, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) or is_parametrized(convolution) or not bare(convolution):
             continue  # its weights may be made anew in every pass
@@ -160,7 +141,8 @@ def fold_modules(graph: fx.GraphModule) -> list[Folded]:
 
 def _constant(layer: nn.Module) -> bool:
     """Whether it is a batch norm that multiplies and adds the same numbers in every pass."""
-    return isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None and not layer.training and bare(layer)
+    known = isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None
+    return known and not layer.training and bare(layer) and not is_parametrized(layer)
 
 
 def fold(graph: fx.GraphModule) -> list[Folded]:
@@ -175,8 +157,10 @@ def fold(graph: fx.GraphModule) -> list[Folded]:
         source = node.args[0]
         if source.target not in _CONVOLUTIONS or len(source.users) > 1:
             continue
-        weight, bias = (held(graph, source.args[at] if len(source.args) > at else None) for at in (1, 2))
-        gain, shift, mean, variance = (held(graph, argument) for argument in node.args[1:5])
+        given = [*(source.args[at] if len(source.args) > at else None for at in (1, 2)), *node.args[1:5]]
+        weight, bias, gain, shift, mean, variance = (held(graph, argument) for argument in given)
+        if any(isinstance(one, fx.Node) and held(graph, one) is None for one in given):
+            continue  # made anew in every pass
         if weight is None or mean is None or variance is None:
             continue
         made = partial(fuse_conv_bn_weights, weight, bias, mean, variance, node.args[7], gain, shift)

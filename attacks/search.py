@@ -1,11 +1,12 @@
 """The search copy: what gradients are taken on. It may be prepared for speed; the judge never is.
 
-Parameters are frozen, batch normalisation is folded into the convolution before it, a ReLU waits for the max pooling after it, sums
-and ReLUs overwrite what was made for them alone, pictures run in channels-last memory, and slopes of convolutions of few channels are
-taken the quicker way. What cannot be traced is used as it is.
+Parameters are frozen, batch normalisation is folded into the convolution before it, a ReLU waits for the max pooling after it,
+pictures run in channels-last memory, and slopes of convolutions of few channels are taken the quicker way. What cannot be traced is used
+as it is.
 """
 
 import copy
+import operator
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sparring.attacks.convolutions import quick_slopes
-from sparring.attacks.rewrites import Folded, bare, fold, fold_modules, in_place, pool_first
+from sparring.attacks.rewrites import Folded, bare, fold, fold_modules, in_any_memory, pool_first
 
 
 class Quicker(NamedTuple):
@@ -49,8 +50,10 @@ def search_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         parameter.requires_grad_(False)
     search, said, _ = quicker(frozen)
     done = ["parameters frozen", *said]
-    if any(parameter.dim() == 4 for parameter in search.parameters()):
-        search.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave this form out
+    pictures = [one for one in (*search.parameters(), *search.buffers()) if one.dim() == 4]
+    if pictures:
+        for one in pictures:
+            one.data = one.data.to(memory_format=torch.channels_last)
         done.append("channels last")
     return search, tuple(done)
 
@@ -60,11 +63,11 @@ def quicker(model: nn.Module) -> Quicker:
     folded: list[Folded] = []
     said: list[str] = []
 
-    def rewrite(graph: fx.GraphModule) -> list[str]:
+    def rewrite(graph: fx.GraphModule) -> bool:
         folded.extend((*fold(graph), *fold_modules(graph)))
-        done = {"batch norm folded": folded, "max pooling before ReLU": pool_first(graph), "sums and ReLU in place": in_place(graph)}
+        done = {"batch norm folded": folded, "max pooling before ReLU": pool_first(graph)}
         said.extend(words for words, count in done.items() if count)
-        return said
+        return in_any_memory(graph) > 0 or bool(said)
 
     made = _prepared(model, rewrite)
     search = model if made is None else made
@@ -114,11 +117,28 @@ def _traced(module: nn.Module) -> fx.GraphModule | None:
         return None
     drawn, back = (torch.get_rng_state(), random.getstate()), _memory(module)
     try:
-        graph = fx.symbolic_trace(module)
+        graph = fx.GraphModule(module, _Tracer().trace(module))
     except Exception:  # tracing runs the model's own code, which may raise anything; then it is left as it is
         graph = None
     same = random.getstate() == drawn[1] and torch.equal(torch.get_rng_state(), drawn[0])
     return None if back() or not same else graph  # what was drawn or left for the next pass would be the same in every pass
+
+
+class _Proxy(fx.Proxy):
+    """A value of a trace, which notes that it is overwritten: fx takes `h += x` for `h = h + x`, though others may hold h."""
+
+
+def _overwriting(operate: Callable[[Any, Any], Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
+    return lambda own, other: own.tracer.create_proxy("call_function", operate, (own, other), {})
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
+    setattr(_Proxy, f"__{_name}__", _overwriting(getattr(operator, _name)))
+
+
+class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
 
 def _memory(module: nn.Module) -> Callable[[], bool]:

@@ -62,7 +62,10 @@ class Views:
         return self._pass(model, x)
 
     def folded(self) -> nn.Module:
-        """A copy as in `still` with batch norms folded away, of the weights as they are now."""
+        """A copy as in `still` with batch norms folded away, of the weights as they are now, until the next call.
+
+        It is one module, which every call renews: a slope through an earlier pass cannot be taken any more.
+        """
         for each in self._folded.folded:
             each.renew()
         return self._folded.module

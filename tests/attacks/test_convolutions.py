@@ -105,6 +105,17 @@ def test_in_fewer_digits_slopes_are_as_near_as_those_of_torch(kernel: int, strid
     assert ours < 1.5 * theirs
 
 
+def test_slopes_taken_where_passes_have_fewer_digits_have_all_theirs() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.rand(4, 3, 8, 8, requires_grad=True), torch.randn(8, 3, 4, 4)
+    out = convolution(x, weight, None, 2, 1)
+    (exact,) = torch.autograd.grad(out.square().sum(), x, retain_graph=True)
+    loss = out.square().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = torch.autograd.grad(loss, x)
+    assert torch.equal(found, exact)
+
+
 @pytest.mark.parametrize(
     ("channels", "kernel", "stride", "groups", "dilation", "learns"),
     [
