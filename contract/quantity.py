@@ -31,10 +31,10 @@ def value(quantity: float | str) -> float:
 
 def as_written(number: float) -> str:
     """The number, to the last bit, as one would write it: `0.1`, or `8/255` where no short decimal is the same."""
-    short, steps = f"{number:g}", round(255 * number)
+    short, steps = f"{number:g}", round(255 * number) if 0 < number < 1 else 0
     if float(short) == number:
         return short
-    return f"{steps}/255" if number == steps / 255 else str(number)
+    return f"{steps}/255" if steps and number == steps / 255 else str(number)
 
 
 def _quantity(given: Any) -> float | str:

@@ -78,7 +78,7 @@ class DataSpec(Frozen):
 
         `array`: the first NPY_HEADER bytes of a .npy. Empty as well where its type cannot be told.
         """
-        found = re.search(rb"'descr': '[<>|=]?([a-zA-Z]\d+)'", array) if array.startswith(b"\x93NUMPY") else None
+        found = re.search(rb"'descr': '[<>|=]?([biuf]\d+)'", array) if array.startswith(b"\x93NUMPY") else None
         stored = found[1].decode() if found else ""
         told = self.bounds is not None or (stored == "u1" and self.scale in (None, 1 / 255))
         return "" if told else stored

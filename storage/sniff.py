@@ -7,7 +7,7 @@ import pickletools
 import struct
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from sparring.contract.specs import NPY_HEADER, DataFormat, DataSpec, ModelFormat
 from sparring.storage.zips import Malformed, Rejected, Unsafe, directory, stream
@@ -78,6 +78,8 @@ def sniff_data(head: bytes, path: Path, spec: DataSpec) -> DataFormat:
         raise Malformed(f"the archive has no array x; it holds {_names(set(members))}", SAVE)
     if extra := set(members) - {"x.npy", "y.npy"}:
         raise Malformed(f"the archive holds more than x and y: {_names(extra)}", SAVE)
+    if any(info.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for info in members.values()):
+        raise Malformed("the archive is compressed in a way that numpy does not use", SAVE)
     with ZipFile(path) as archive:
         stored = spec.lacks_bounds(next(stream(archive, members["x.npy"]), b"")[:NPY_HEADER])
     if stored:

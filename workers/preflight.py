@@ -178,7 +178,7 @@ def _fewer(job: Evaluate | Craft, data: datasets.Dataset) -> Iterator[Finding]:
         yield Finding(
             code="fewer_rows",
             message=f"The job asks for {job.rows:,} rows, and the data has {len(data):,}: all of them are taken.",
-            hint="The intervals are those of the rows there are. If the data should have more, look at what was uploaded.",
+            hint="If the data should have more, look at what was uploaded.",
             evidence={"asked": job.rows, "rows": len(data)},
         )
 

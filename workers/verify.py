@@ -11,11 +11,10 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -144,14 +143,17 @@ def _unpacked(path: Path, folder: Path) -> dict[str, str]:
 
 def _check_kind(path: Path) -> None:
     """Refused for what never was a report.zip: neither report nor manifest is in it, or it is no zip at all."""
-    hint = "Give a report.zip, as `sparring report export JOB -o report.zip` writes it."
     with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            raise Refused("unsupported", f"{path} is no zip archive, so that it claims nothing", hint=hint)
-    with suppress(zips.Rejected):  # one that is damaged is looked at more closely
-        if not {"manifest.json", "report.json"} & (members := zips.directory(path)).keys():
-            held = ", ".join(map(shown, sorted(members)[:3])) or "nothing"
-            raise Refused("unsupported", f"{path} is no report.zip: it holds {held}", hint=hint)
+        begins = file.read(4)
+    try:
+        with ZipFile(path) as archive:
+            names = archive.namelist()
+    except (BadZipFile, ValueError, NotImplementedError):
+        names = ["report.json"] if begins == b"PK\3\4" else []  # one that is cut off is looked at more closely
+    if not {"manifest.json", "report.json"} & set(names):
+        held = f": it holds {', '.join(map(shown, sorted(names)[:3]))}" if names else ""
+        hint = "Give a report.zip, as `sparring report export JOB -o report.zip` writes it."
+        raise Refused("unsupported", f"{path} is no report.zip{held}", hint=hint)
 
 
 def _written(chunks: Iterator[bytes], path: Path) -> str:

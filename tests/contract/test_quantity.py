@@ -117,7 +117,17 @@ def test_the_schemas_say_which_numbers():
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(0.1, "0.1"), (8 / 255, "8/255"), (51 / 255, "0.2"), (3.0, "3"), (0.03137, "0.03137"), (0.0, "0")]
+    ("number", "told"),
+    [
+        (0.1, "0.1"),
+        (8 / 255, "8/255"),
+        (51 / 255, "0.2"),
+        (3.0, "3"),
+        (0.03137, "0.03137"),
+        (0.0, "0"),
+        (1234567.0, "1234567.0"),
+        (-0.5, "-0.5"),
+    ],
 )
 def test_numbers_are_written_as_one_would(number, told):
     assert as_written(number) == told

@@ -167,6 +167,20 @@ def test_numbers_that_nobody_declared_bounds_of_are_refused(save, sniffed):
         assert sniffed(sniff_data, saved(dtype), DataSpec(bounds="none")) == "npz"
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_unpacks_without_measure_is_not_unpacked(method, sniffed):
+    with pytest.raises(Malformed, match="compressed in a way"):
+        sniffed(sniff_data, zipped("x.npy", method=method))
+
+
+@pytest.mark.parametrize("descr", ["<U3", "|S3", "<c8", "|O"])
+def test_what_is_no_number_is_left_to_the_worker(descr, sniffed):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '" + descr.encode() + b"', 'fortran_order': False, 'shape': (2,), }")
+    assert sniffed(sniff_data, file.getvalue()) == "npz"
+
+
 def test_a_pickled_dataset_is_refused(sniffed):
     with pytest.raises(Unsafe):
         sniffed(sniff_data, pickle.dumps([1, 2]))

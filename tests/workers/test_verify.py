@@ -220,12 +220,14 @@ def test_another_model_fails(files: Path, check):
 
 
 def test_what_never_was_a_report_is_not_called_tampered_with(tmp_path: Path, capsys):
-    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "notes.txt").write_text("PK, hello")
     np.savez(tmp_path / "data.npz", x=np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "folder.zip", "w") as archive:
+        archive.mkdir("photos")
+    zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
     for name, said in (
-        ("notes.txt", "is no zip archive"),
-        ("data.npz", "is no report.zip: it holds 'x.npy'"),
-        ("none", "cannot be checked"),
+        *(("notes.txt", "is no report.zip"), ("data.npz", "is no report.zip: it holds 'x.npy'")),
+        *(("folder.zip", "it holds 'photos/'"), ("empty.zip", "is no report.zip"), ("none", "cannot be checked")),
     ):
         assert verify.main([str(tmp_path / name)]) == 2
         assert said in json.loads(capsys.readouterr().out)["message"]
