@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sparring.contract.base import numbered
 from sparring.contract.jobs import Job
 from sparring.contract.report import Finding, Report, ThreatResult
 from sparring.contract.resources import DatasetInfo, JobInfo, KeyInfo, ModelInfo
@@ -132,8 +131,7 @@ def retrained(found: RetrainReport) -> None:
 
 
 def _table(title: str, found: words.Table) -> None:
-    """Columns whose names are alike are told apart by their number: a table of the terminal knows them by name."""
-    names = numbered(name.lower() for name in found.head)
+    names = tuple(name.lower() for name in found.head)
     table(title, names, found.rows, names[1:])
 
 

@@ -79,16 +79,20 @@ def page_of_zip(path: Path) -> bytes | None:
         return _member(archive, PAGE) if PAGE in archive.namelist() else None
 
 
+_WRITE = "Write it with `sparring report export JOB -o report.zip`"
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """What is wrong with it, or with what is read from it, as a UsageProblem."""
     check_readable(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            if "report.json" not in archive.namelist():
+                raise UsageProblem(f"{path} is no report.zip: there is no report in it", _WRITE)
             yield archive
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValidationError, ValueError, EOFError, csv.Error, RuntimeError) as error:
-        hint = "Write it with `sparring report export JOB -o report.zip`"
-        raise UsageProblem(f"{path} is no report.zip: {str(error).splitlines()[0]}", hint) from error
+        raise UsageProblem(f"{path} is no report.zip: {str(error).splitlines()[0]}", _WRITE) from error
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

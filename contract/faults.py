@@ -17,7 +17,7 @@ _FORMS = {
     resources.NAME: "letters, digits, space and . _ + -, at most 100 characters",
 }
 """What must match a pattern, by the pattern."""
-_OBJECT = 'must be an object, such as {"kind": …}'
+_OBJECT = 'must be an object, {"…": …}'
 
 
 def plainly(fault: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from sparring.contract.attacks import AttackBase, AttackSpec, describe
 from sparring.contract.certificates import AnyCertificate
 from sparring.contract.corruptions import SEVERITIES
 from sparring.contract.jobs import Evaluate
+from sparring.contract.quantity import as_written
 from sparring.contract.report import (
     AttackResult,
     Check,
@@ -111,7 +112,8 @@ def size(count: float) -> str:
 
 def threat_text(threat: Threat) -> str:
     """`linf 8/255`, or `l2 0.5, targeted`."""
-    return f"{threat.norm} {threat.eps}{', targeted' if threat.targeted else ''}"
+    eps = threat.eps if isinstance(threat.eps, str) else as_written(threat.eps)
+    return f"{threat.norm} {eps}{', targeted' if threat.targeted else ''}"
 
 
 def trust_text(trust: Trust) -> str:

@@ -63,7 +63,7 @@ def problem(
     extras: dict[str, Any] = {"hint": hint} if hint else {}
     if faults:
         extras["problems"] = [{"where": f.where, "pointer": f.pointer, "message": f.sentence} for f in faults]
-    title = code.replace("-", " ").capitalize()
+    title = code.replace("-", " ").replace("_", " ").capitalize()
     return Problem(title, type_=PREFIX + code, detail=detail, status=status, headers=dict(headers or {}), **extras)
 
 
@@ -216,6 +216,7 @@ HANDLERS: dict[type[Exception], Handler] = {
     errors.InUse: _told(409, "in-use"),
     errors.NotFinal: _told(409, "not-final"),
     errors.AlreadyFinal: _told(409, "already-final"),
+    errors.Taken: _told(409, "taken"),
     errors.TooMany: _told(409, "too-many"),
     errors.Unfit: lambda _handler, _request, error: invalid(Fault("body", error.pointer, error.why), code="unfit"),
     errors.Forbidden: lambda _handler, _request, error: problem(422, "target_forbidden", error.message, hint=error.hint),

@@ -45,6 +45,10 @@ class Full(StorageError):
     """The disk is full."""
 
 
+class Taken(StorageError):
+    """There is one like it already."""
+
+
 class TooMany(StorageError):
     """A project may have no more of these."""
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, sel
 from sparring.contract.states import FINAL, Reason
 from sparring.contract.webhooks import EndedJob, JobEnded, NewWebhook, WebhookInfo
 from sparring.storage.database import now, reading, writing
-from sparring.storage.errors import Missing, TooMany
+from sparring.storage.errors import Missing, Taken, TooMany
 from sparring.storage.ids import new_id
 from sparring.storage.pages import moment
 from sparring.storage.tables import deliveries, jobs, webhooks
@@ -38,12 +38,15 @@ class Delivery(NamedTuple):
 
 
 def create(engine: Engine, *, project: str, url: str) -> NewWebhook:
-    """A new webhook. Its secret is in the answer, and never told again. Raises TooMany."""
+    """A new webhook. Its secret is in the answer, and never told again. Raises TooMany, or Taken if the project has one there."""
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     row = {"id": new_id("whk"), "project_id": project, "url": url, "secret": secret, "fault": ""}
-    own = select(func.count()).select_from(webhooks).where(webhooks.c.project_id == project)
+    own = select(webhooks.c.url).where(webhooks.c.project_id == project)
     with writing(engine) as connection:
-        if connection.scalars(own).one() >= MOST:
+        there = connection.scalars(own).all()
+        if url in there:
+            raise Taken(f"this project has a webhook at {url} already: remove it first, if its secret is lost")
+        if len(there) >= MOST:
             raise TooMany(f"this project has {MOST} webhooks, and may have no more: remove one first")
         made = connection.execute(insert(webhooks).values(**row, created=now()).returning(webhooks)).mappings().one()
     return NewWebhook(**dict(_info(made, 0)), secret=secret)

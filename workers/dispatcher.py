@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 LOST = Reason(
     code="worker_lost",
-    message="the workers that ran this job died or lost touch, as often as the service allows",
+    message="the worker that ran this job died or lost touch",
     hint="Look at the workers' logs and memory; retry the job when the cause is gone, or ask for fewer rows.",
 )
 

@@ -89,7 +89,7 @@ def _show(found: "tuple[Compared, ...]") -> None:
             each.flips.lost,
             each.flips.won,
             f"{100 * each.flips.drop:+.1f} points",
-            f"[{100 * each.flips.interval[0]:.1f}, {100 * each.flips.interval[1]:.1f}]",
+            f"[{', '.join(f'{round(100 * end, 1) + 0.0:.1f}' for end in each.flips.interval)}]",
             f"{each.flips.p:.2g}",
         )
         for each in found

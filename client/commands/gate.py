@@ -115,7 +115,7 @@ def validate(policy: Policy) -> None:
 
     found = read(policy).policy
     counted = ((len(getattr(found, name)), name) for name in ("rules", "threats", "waivers"))
-    show.tell(f"{policy} is a sound policy: {', '.join(f'{count} {name}' for count, name in counted)}")
+    show.tell(f"{policy} is a sound policy: {', '.join(f'{count} {name[: -1 if count == 1 else None]}' for count, name in counted)}")
 
 
 @app.command()

@@ -21,6 +21,7 @@ from sparring.contract.gate import (
     threat_of,
 )
 from sparring.contract.jobs import Evaluate
+from sparring.contract.quantity import as_written
 from sparring.contract.report import Report, Score, ThreatResult
 from sparring.contract.verdict import (
     AppliedWaiver,
@@ -324,7 +325,7 @@ def _unasked(stopped: Stopped) -> Stopped:
 
 
 def _key_words(key: BaselineKey) -> str:
-    what = "the clean accuracy" if key.threat is None else f"{key.threat.norm} {key.threat.eps:g} under {key.suite}"
+    what = "the clean accuracy" if key.threat is None else f"{key.threat.norm} {as_written(key.threat.eps)} under {key.suite}"
     return f"{what} for model {key.model!r} on data {key.data[:12]}…, branch {key.branch!r}"
 
 

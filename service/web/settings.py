@@ -14,7 +14,7 @@ from sparring.service.web.faults import Faults, of_validation
 from sparring.service.web.fields import Fields, Filled
 from sparring.service.web.view import Seen
 from sparring.storage import grants, keys, webhooks
-from sparring.storage.errors import Forbidden, TooMany
+from sparring.storage.errors import Forbidden, Taken, TooMany
 
 router = APIRouter(prefix="/settings")
 
@@ -78,7 +78,7 @@ def create_webhook(page: Seen, fields: Filled) -> Response:
         return _show(page, fields, of_validation(error, given))
     except Forbidden as error:
         return _show(page, fields, {"url": f"{error.message[:1].upper()}{error.message[1:]}. {error.hint}"})
-    except TooMany as error:
+    except (Taken, TooMany) as error:
         return _show(page, fields, {"url": str(error)})
     return _show(page, Fields(_FRESH), {}, hook=hook)
 

@@ -52,7 +52,7 @@ class Sample(BaseModel, extra="forbid"):
         ({"on": "perhaps"}, "must be true or false (given 'perhaps')"),
         ({"many": 3}, "must be a list (given 3)"),
         ({"many": {}}, "must be a list"),
-        ({"inner": True}, 'must be an object, such as {"kind": …} (given true)'),
+        ({"inner": True}, 'must be an object, {"…": …} (given true)'),
         ({"other": 1}, "there is no such word here: look at its spelling, or leave it out"),
     ],
 )

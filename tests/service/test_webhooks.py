@@ -60,6 +60,10 @@ def test_what_is_no_address_is_refused_with_its_place(shared: Served, url: str) 
 
 def test_a_project_has_no_more_than_so_many(served: Served) -> None:
     served.settings.grants.write_text(json.dumps({"default": [{"origin": LISTED}]}))
+    twice = [served.http.post("/v1/webhooks", json={"url": f"{LISTED}/0"}) for _ in range(2)]
+    assert [answer.status_code for answer in twice] == [201, 409]
+    assert "already" in twice[-1].json()["detail"]
+    served.http.delete(f"/v1/webhooks/{twice[0].json()['id']}")
     made = [served.http.post("/v1/webhooks", json={"url": f"{LISTED}/{at}"}) for at in range(webhooks.MOST + 1)]
     assert [answer.status_code for answer in made] == [*[201] * webhooks.MOST, 409]
     assert made[-1].json()["type"] == "urn:sparring:problem:too-many"

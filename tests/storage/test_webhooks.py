@@ -62,7 +62,7 @@ def test_a_job_that_is_cancelled_or_loses_its_last_worker_is_told_with_the_reaso
 
 
 def test_a_message_outlives_its_job_and_every_webhook_has_its_own(engine: Engine, hook: NewWebhook, running: JobInfo) -> None:
-    other = webhooks.create(engine, project="default", url=URL)
+    other = webhooks.create(engine, project="default", url=f"{URL}/other")
     end(engine, running)
     jobs.delete(engine, "default", running.id)
     assert {each.webhook for each in webhooks.claim(engine, lease=60, limit=10)} == {hook.id, other.id}

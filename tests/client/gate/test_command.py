@@ -182,7 +182,7 @@ def test_validating_and_explaining_ask_no_service(gate, policy):
     waiver = "waivers:\n  - {id: w, scope: [near], reason: 'as \u202eknown', approved_by: b, expires: 2020-01-01, floor: 0.2}\n"
     name = policy(CLEAN, NEAR, "id: sure, metric: clean, min: 1, level: warning", more=waiver)
     done = gate("validate", name, url="http://127.0.0.1:1")
-    assert (done.code, done.out) == (0, ["gate.yaml is a sound policy: 3 rules, 1 threats, 1 waivers"])
+    assert (done.code, done.out) == (0, ["gate.yaml is a sound policy: 3 rules, 1 threat, 1 waiver"])
     done = gate("explain", name, url="http://127.0.0.1:1")
     said = "\n".join(done.out)
     assert done.code == 0
