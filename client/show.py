@@ -89,10 +89,8 @@ def report(found: Report) -> None:
     """A report on stdout: a headline for each threat, warnings, a table of attacks for each threat."""
     for result in found.threats:
         console().print(Text(text.headline(result, found.clean), style="bold"), soft_wrap=True)
-    believed = {text.threat_text(result.threat): text.trust_text(result.trust) for result in found.threats}
-    apart = len(set(believed.values())) > 1
-    for threat, told in believed.items() if apart else [*believed.items()][:1]:
-        tell(f"{threat}: {told}" if apart else told)
+    for sentence in text.believed(found.threats):
+        tell(sentence)
     if not found.data.labelled:
         tell(text.UNLABELLED)
     if suite := text.suite_text(found):
@@ -117,6 +115,8 @@ def retrained(found: RetrainReport) -> None:
     """The report of a retrain job on stdout: what came of it, warnings, advice, defenses side by side, attacks before and after."""
     console().print(Text(words.headline(found), style="bold"), soft_wrap=True)
     tell(f"{words.parts_text(found)}; attacks: {text.suite_text(found.before)}")
+    for sentence in text.believed(found.best.after.threats):
+        tell(sentence)
     _warn(found.warnings)
     for sentence in found.advice:
         tell(sentence)

@@ -50,8 +50,9 @@ def _result(report: Report) -> str:
         )
         for r in report.threats
     ]
-    levels = dict.fromkeys(text.trust_text(r.trust) for r in report.threats)
-    return "\n\n".join([tabled(head, rows), *levels, *([] if report.data.labelled else [text.UNLABELLED])])
+    return "\n\n".join(
+        [tabled(head, rows), *map(escape, text.believed(report.threats)), *([] if report.data.labelled else [text.UNLABELLED])]
+    )
 
 
 def _attacks(result: ThreatResult, report: Report) -> str:

@@ -122,6 +122,13 @@ def trust_text(trust: Trust) -> str:
     return f"{TRUST[trust.level]} Left out: {named}." if named else TRUST[trust.level]
 
 
+def believed(results: Sequence[ThreatResult]) -> tuple[str, ...]:
+    """How far numbers may be believed: in one sentence, or in one for each threat where they differ."""
+    told = [(threat_text(result.threat), trust_text(result.trust)) for result in results]
+    alike = tuple(dict.fromkeys(said for _, said in told))
+    return alike if len(alike) < 2 else tuple(f"{threat}: {said}" for threat, said in told)
+
+
 def check_name(code: str) -> str:
     """A check's code as words: `gradient absent`."""
     return code.replace("_", " ")
