@@ -50,9 +50,7 @@ def _result(report: Report) -> str:
         )
         for r in report.threats
     ]
-    return "\n\n".join(
-        [tabled(head, rows), *map(escape, text.believed(report.threats)), *([] if report.data.labelled else [text.UNLABELLED])]
-    )
+    return "\n\n".join([tabled(head, rows), *text.believed(report.threats), *([] if report.data.labelled else [text.UNLABELLED])])
 
 
 def _attacks(result: ThreatResult, report: Report) -> str:

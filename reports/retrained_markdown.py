@@ -9,7 +9,7 @@ from sparring.reports.markdown import bullets, escape, fenced, tabled
 def retrained_markdown(report: RetrainReport) -> str:
     """The report in GitHub's Markdown. Everything a user wrote is escaped."""
     parts = [f"# {escape(report.model.name)} retrained on {escape(report.data.name)}", f"**{escape(words.headline(report))}**"]
-    parts += [escape(sentence) for sentence in text.believed(report.best.after.threats)]
+    parts += text.believed(report.best.after.threats)
     parts += ["\n".join(f"- {escape(sentence)}" for sentence in report.advice)] if report.advice else []
     own = [found for result in report.best.after.threats for found in text.own_evidence(result, report.warnings)]
     parts += [bullets(own)] if own else []
