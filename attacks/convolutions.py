@@ -19,12 +19,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 _HELD = 1 << 24
 """Numbers of the product of weights and slopes that are held at a time."""
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-_CALLS = frozenset(
-    {
-        *(functional.conv1d, functional.conv2d, functional.conv3d),
-        *(torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default),
-    }
-)
+ATEN = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
+_CALLS = frozenset({*_CONVOLUTIONS.values(), *ATEN})
 Sizes = int | Sequence[int]
 
 

@@ -1,4 +1,4 @@
-"""What is done to the graph of a search copy or of a view, so that passes take less time. Each tells how often it was done."""
+"""What is done to the graph of a search copy or of a view, so that passes take less time. Each tells what it did."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,9 +11,8 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from torch.nn.utils.parametrize import is_parametrized
 
-from sparring.attacks.convolutions import held, per_axis
+from sparring.attacks.convolutions import ATEN, held, per_axis
 
-_CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
 _RELUS = frozenset({nn.ReLU, functional.relu, torch.relu, "relu", torch.ops.aten.relu.default})
 _POOLS = frozenset(
     {
@@ -155,12 +154,13 @@ def fold(graph: fx.GraphModule) -> list[Folded]:
         if node.target is not torch.ops.aten.batch_norm.default or node.args[5]:
             continue
         source = node.args[0]
-        if source.target not in _CONVOLUTIONS or len(source.users) > 1:
+        if source.target not in ATEN or len(source.users) > 1:
             continue
         given = [*(source.args[at] if len(source.args) > at else None for at in (1, 2)), *node.args[1:5]]
-        weight, bias, gain, shift, mean, variance = (held(graph, argument) for argument in given)
-        if any(isinstance(one, fx.Node) and held(graph, one) is None for one in given):
+        found = [held(graph, argument) for argument in given]
+        if any(tensor is None and isinstance(one, fx.Node) for one, tensor in zip(given, found, strict=True)):
             continue  # made anew in every pass
+        weight, bias, gain, shift, mean, variance = found
         if weight is None or mean is None or variance is None:
             continue
         made = partial(fuse_conv_bn_weights, weight, bias, mean, variance, node.args[7], gain, shift)

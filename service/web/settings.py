@@ -10,7 +10,8 @@ from sparring.contract.resources import NewKey
 from sparring.contract.webhooks import NewWebhook, WebhookRequest
 from sparring.service import health
 from sparring.service import keys as api
-from sparring.service.web.faults import Faults, of_validation
+from sparring.service.problems import problem
+from sparring.service.web.faults import Faults, of_problem, of_validation
 from sparring.service.web.fields import Fields, Filled
 from sparring.service.web.view import Seen
 from sparring.storage import grants, keys, webhooks
@@ -77,9 +78,9 @@ def create_webhook(page: Seen, fields: Filled) -> Response:
     except ValidationError as error:
         return _show(page, fields, of_validation(error, given))
     except Forbidden as error:
-        return _show(page, fields, {"url": f"{error.message[:1].upper()}{error.message[1:]}. {error.hint}"})
+        return _show(page, fields, of_problem(problem(422, error.code, error.message, hint=error.hint), "url"))
     except (Taken, TooMany) as error:
-        return _show(page, fields, {"url": str(error)})
+        return _show(page, fields, of_problem(problem(409, "taken", str(error)), "url"))
     return _show(page, Fields(_FRESH), {}, hook=hook)
 
 
